@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# gofmt, go vet, shell syntax, and golangci-lint of a pinned version, whose
+# depguard rules in .golangci.yml are the wall between cell/ and zone/.
+. "$(dirname "$0")/env.sh"
+
+say "gofmt"
+unformatted=$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 -r ls -d 2>/dev/null | xargs -r gofmt -l)
+[ -z "$unformatted" ] || fail "Not formatted (run gofmt -w):" "$unformatted"
+
+say "bash -n scripts"
+for script in scripts/*.sh .ci/run; do bash -n "$script"; done
+
+say "go vet"
+go vet ./...
+
+linter=$top/.cache/bin/golangci-lint
+is_pinned() { [ -x "$1" ] && "$1" version 2>/dev/null | grep -q "version ${golangci_version#v} "; }
+if ! is_pinned "$linter"; then
+	other=$(command -v golangci-lint || true)
+	if [ -n "$other" ] && is_pinned "$other"; then
+		linter=$other
+	else
+		say "Building golangci-lint $golangci_version (about three minutes, once)"
+		GOBIN=$top/.cache/bin GOFLAGS= go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$golangci_version"
+	fi
+fi
+say "golangci-lint $golangci_version"
+"$linter" run --timeout 15m ./...
+say "Lint: no findings"
