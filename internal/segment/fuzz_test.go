@@ -1,0 +1,68 @@
+package segment
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"chancery/internal/errs"
+)
+
+// FuzzReader feeds arbitrary bytes to both readers. They agree, fail only with
+// errs.Corrupt, and accept nothing but the streams that were sealed here.
+func FuzzReader(f *testing.F) {
+	known := map[string][]byte{}
+	for _, n := range []int{0, 1, 300, Size, Size + 1} {
+		plain := pattern(n)
+		box := mustSeal(f, plain)
+		known[string(box)] = plain
+		f.Add(box)
+		f.Add(box[:len(box)-1])
+		f.Add(append(append([]byte(nil), box...), box[HeaderSize:]...))
+	}
+	f.Fuzz(func(t *testing.T, box []byte) {
+		plain, err := Open(nil, testKey, testBinding, box)
+		var streamed []byte
+		r, err2 := NewReader(bytes.NewReader(box), int64(len(box)), testKey, testBinding)
+		if err2 == nil {
+			g, err := r.Range(0, r.Size())
+			if err != nil {
+				t.Fatal(err)
+			}
+			streamed, err2 = io.ReadAll(g)
+			g.Close()
+		}
+		if (err == nil) != (err2 == nil) {
+			t.Fatalf("Open says %v, Reader says %v", err, err2)
+		}
+		if err != nil {
+			if !errs.Is(err, errs.Corrupt) || !errs.Is(err2, errs.Corrupt) || errs.CodeOf(err) != errs.CodeOf(err2) {
+				t.Fatalf("Open says %v (%s), Reader says %v (%s)", err, errs.CodeOf(err), err2, errs.CodeOf(err2))
+			}
+			return
+		}
+		want, ok := known[string(box)]
+		if !ok || !bytes.Equal(plain, want) || !bytes.Equal(streamed, want) {
+			t.Fatal("bytes that nobody sealed were accepted")
+		}
+	})
+}
+
+// FuzzSizes: the two size functions are inverse, and no size makes them panic.
+func FuzzSizes(f *testing.F) {
+	for _, n := range []int64{0, 1, Size, Size + 1, MaxPlain, 1<<63 - 1, -1} {
+		f.Add(n)
+	}
+	f.Fuzz(func(t *testing.T, n int64) {
+		if c, err := CipherSize(n); err == nil {
+			if p, err := PlainSize(c); err != nil || p != n {
+				t.Fatalf("PlainSize(CipherSize(%d)) = %d, %v", n, p, err)
+			}
+		}
+		if p, err := PlainSize(n); err == nil {
+			if c, err := CipherSize(p); err != nil || c != n {
+				t.Fatalf("CipherSize(PlainSize(%d)) = %d, %v", n, c, err)
+			}
+		}
+	})
+}
