@@ -1,84 +1,43 @@
 package seal
 
 import (
-	"errors"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"chancery/internal/errs"
+	"chancery/internal/files"
 )
 
-// Disk is the few durable file operations that the Keeper needs.
-type Disk interface {
-	// Read reads a whole file of at most limit bytes; fs.ErrNotExist if it is not there.
-	Read(name string, limit int64) ([]byte, error)
-	// Write replaces the file (mode 0600) at once and durably: after a crash it is the old or the new.
-	Write(name string, data []byte) error
-	// Remove removes a file durably; a missing file is no error.
-	Remove(name string) error
+// disk is the Keeper's few files in the cell's data directory.
+type disk struct {
+	dir string
+	fs  files.FS
 }
 
-type dirDisk struct{ dir string }
-
-func (d dirDisk) Read(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(filepath.Join(d.dir, name))
-	if err != nil {
-		return nil, err
+// read gives a whole file of at most limit bytes; nil and false if it is not there.
+func (d disk) read(name string, limit int64) ([]byte, bool, error) {
+	b, err := files.ReadFile(d.fs, filepath.Join(d.dir, name), limit)
+	if errs.Is(err, errs.NotFound) {
+		return nil, false, nil
 	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
+	if errs.Is(err, errs.Invalid) { // too large: not what we wrote
+		return nil, false, errs.WrapKind(errs.Corrupt, "seal.read", err)
 	}
-	if int64(len(b)) > limit {
-		return nil, errs.New(errs.Corrupt, "seal.read", "%s is larger than %d bytes", name, limit)
-	}
-	return b, nil
+	return b, err == nil, errs.Wrap("seal.read", err)
 }
 
-func (d dirDisk) Write(name string, data []byte) (err error) {
-	tmp := filepath.Join(d.dir, name+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
+// write replaces a file at once and durably.
+func (d disk) write(name string, data []byte) error {
+	return errs.Wrap("seal.write", files.WriteFile(d.fs, filepath.Join(d.dir, name), data))
+}
+
+// remove removes a file durably; a missing one is no error.
+func (d disk) remove(name string) error {
+	err := d.fs.Remove(filepath.Join(d.dir, name))
+	if errs.Is(err, errs.NotFound) {
+		return nil
 	}
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(d.dir, name))
+		err = d.fs.SyncDir(d.dir)
 	}
-	if err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	return d.sync()
-}
-
-func (d dirDisk) Remove(name string) error {
-	if err := os.Remove(filepath.Join(d.dir, name)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return d.sync()
-}
-
-func (d dirDisk) sync() error {
-	f, err := os.Open(d.dir)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return errs.Wrap("seal.remove", err)
 }

@@ -21,6 +21,9 @@ import (
 // it; docs/adr/0005-two-tls-identities.md tells what he can do with it.
 const identityFile = "sealed-identity.pem"
 
+// maxIdentity bounds that file in bytes.
+const maxIdentity = 16 << 10
+
 // NoEnd is the validity end that means "no well-defined expiration date" (RFC 5280 section 4.1.2.5).
 var NoEnd = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 

@@ -3,8 +3,6 @@ package seal
 import (
 	"context"
 	"encoding/hex"
-	"errors"
-	"io/fs"
 
 	"filippo.io/age"
 
@@ -37,13 +35,12 @@ func (k *Keeper) Init(ctx context.Context, in wall.Init) (wall.Initialized, erro
 		return none, errs.New(errs.Exists, op, "the organization is initialized already")
 	}
 
-	_, err = k.disk.Read(initFile, 1)
-	again := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return none, diskError(op, err)
+	_, again, err := k.disk.read(initFile, 1)
+	if err != nil {
+		return none, errs.Wrap(op, err)
 	}
-	if err := k.disk.Write(initFile, nil); err != nil {
-		return none, diskError(op, err)
+	if err := k.disk.write(initFile, nil); err != nil {
+		return none, errs.Wrap(op, err)
 	}
 	st := &state{Format: stateFormat, Organization: k.o.Organization, Pin: k.id.pin}
 	c, sp, root, err := k.newCeremony(in)
@@ -72,7 +69,7 @@ func (k *Keeper) Init(ctx context.Context, in wall.Init) (wall.Initialized, erro
 		return none, errs.Wrap(op, err)
 	}
 	// The mark is harmless now, and the next Open removes it if this fails.
-	_ = k.disk.Remove(initFile)
+	_ = k.disk.remove(initFile)
 	return initialized(st, c), nil
 }
 

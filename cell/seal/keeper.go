@@ -2,12 +2,11 @@ package seal
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"sync"
 	"time"
 
 	"chancery/internal/errs"
+	"chancery/internal/files"
 	"chancery/wall"
 )
 
@@ -31,8 +30,8 @@ type Created struct {
 type Options struct {
 	// Dir is the cell's data directory; it must exist.
 	Dir string
-	// Disk replaces the file operations in Dir, for tests. Nil is the real disk.
-	Disk Disk
+	// FS does the file operations. Nil is the operating system's.
+	FS files.FS
 	// Organization is the organization's name, Domain the zone's DNS domain: the
 	// sealed identity is for seal.ORGANIZATION.DOMAIN.
 	Organization, Domain string
@@ -59,7 +58,7 @@ type Options struct {
 // Destroyed. Safe for concurrent use. The zero Keeper refuses.
 type Keeper struct {
 	o    Options
-	disk Disk
+	disk disk
 	id   *Identity
 	// op is held by whoever changes the state, so that callbacks run one at a time without holding mu.
 	op chan struct{}
@@ -82,9 +81,9 @@ func Open(o Options) (*Keeper, error) {
 	if o.OnCreate == nil || o.OnUnseal == nil || o.OnSeal == nil {
 		return nil, errs.New(errs.Internal, op, "a callback is missing")
 	}
-	k := &Keeper{o: o, disk: o.Disk, op: make(chan struct{}, 1), pending: map[string]*pendingShares{}}
-	if k.disk == nil {
-		k.disk = dirDisk{o.Dir}
+	k := &Keeper{o: o, disk: disk{o.Dir, o.FS}, op: make(chan struct{}, 1), pending: map[string]*pendingShares{}}
+	if o.FS == nil {
+		k.disk.fs = files.OS()
 	}
 	if err := k.load(); err != nil {
 		return nil, errs.Wrap(op, err)
@@ -94,12 +93,11 @@ func Open(o Options) (*Keeper, error) {
 
 func (k *Keeper) load() error {
 	const op = "seal.load"
-	b, err := k.disk.Read(stateFile, maxState)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return diskError(op, err)
-	default:
+	b, there, err := k.disk.read(stateFile, maxState)
+	if err != nil {
+		return err
+	}
+	if there {
 		if k.st, err = parseState(b); err != nil {
 			return err
 		}
@@ -107,8 +105,8 @@ func (k *Keeper) load() error {
 			return errs.New(errs.Corrupt, op, "the data directory belongs to another organization")
 		}
 		// A crash after seal.json was written may have left the mark.
-		if err := k.disk.Remove(initFile); err != nil {
-			return diskError(op, err)
+		if err := k.disk.remove(initFile); err != nil {
+			return err
 		}
 	}
 	return k.loadIdentity()
@@ -116,24 +114,27 @@ func (k *Keeper) load() error {
 
 func (k *Keeper) loadIdentity() error {
 	const op = "seal.loadIdentity"
-	b, err := k.disk.Read(identityFile, 64<<10)
-	if errors.Is(err, fs.ErrNotExist) && (k.st == nil || k.st.Destroyed) {
+	b, there, err := k.disk.read(identityFile, maxIdentity)
+	if err != nil {
+		return err
+	}
+	bound := k.st != nil && !k.st.Destroyed // custodians' shares name the key
+	if !there {
+		if bound {
+			return errs.New(errs.Corrupt, op, "%s is missing; the custodians' shares name its key, restore it", identityFile)
+		}
 		if b, err = newIdentity("seal." + k.o.Organization + "." + k.o.Domain); err != nil {
 			return err
 		}
-		err = k.disk.Write(identityFile, b)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return errs.New(errs.Corrupt, op, "%s is missing; the custodians' shares name its key, restore it", identityFile)
-	}
-	if err != nil {
-		return diskError(op, err)
+		if err := k.disk.write(identityFile, b); err != nil {
+			return err
+		}
 	}
 	defer clear(b)
 	if k.id, err = parseIdentity(b); err != nil {
 		return err
 	}
-	if k.st != nil && !k.st.Destroyed && k.st.Pin != k.id.pin {
+	if bound && k.st.Pin != k.id.pin {
 		return errs.New(errs.Corrupt, op, "%s holds another key than the custodians' shares name; restore it", identityFile)
 	}
 	return nil
@@ -276,19 +277,11 @@ func (k *Keeper) save(st *state) error {
 	if len(b) > maxState {
 		return errs.New(errs.Exhausted, "seal.save", "seal.json would be larger than %d bytes", maxState)
 	}
-	if err := k.disk.Write(stateFile, b); err != nil {
-		return diskError("seal.save", err)
+	if err := k.disk.write(stateFile, b); err != nil {
+		return err
 	}
 	k.mu.Lock()
 	k.st = st
 	k.mu.Unlock()
 	return nil
-}
-
-// diskError keeps the kind that a cause has, and calls any other Unavailable.
-func diskError(op string, err error) error {
-	if _, ok := errors.AsType[*errs.Error](err); ok {
-		return errs.Wrap(op, err)
-	}
-	return errs.WrapKind(errs.Unavailable, op, err)
 }
