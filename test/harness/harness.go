@@ -115,7 +115,7 @@ func (z *Zone) Start(ctx context.Context) error {
 	cmd := exec.Command(z.opts.Binary, append(args, z.opts.Args...)...)
 	cmd.Env = cleanEnvironment()
 	cmd.Stdout, cmd.Stderr = &z.logs, &z.logs
-	cmd.WaitDelay = 10 * time.Second // a descendant that kept the pipe must not hold Wait for ever
+	cmd.WaitDelay = 3 * time.Second // a descendant that kept the pipe must not hold Wait for ever
 	started := time.Now()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("harness: %w", err)
