@@ -107,17 +107,18 @@ func useFiles(dir string) error {
 	return d.Sync()
 }
 
+// logBuffer does not embed the buffer: io.Copy would take its ReadFrom, past the lock.
 type logBuffer struct {
-	sync.Mutex
-	bytes.Buffer
+	mu sync.Mutex
+	b  bytes.Buffer
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
-	l.Lock()
-	defer l.Unlock()
-	return l.Buffer.Write(p)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
 }
-func (l *logBuffer) String() string { l.Lock(); defer l.Unlock(); return l.Buffer.String() }
+func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 type started struct {
 	*Process
@@ -161,7 +162,8 @@ func startChild(t testing.TB, mode Mode, hostUID uint32) *started {
 	}}, Timeout: 20 * time.Second}
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		if _, err := os.Stat(sock); err == nil {
+		if c, err := net.Dial("unix", sock); err == nil {
+			c.Close()
 			return s
 		}
 		select {
