@@ -25,5 +25,6 @@ if ! is_pinned "$linter"; then
 	fi
 fi
 say "golangci-lint $golangci_version"
+scripts/lint-wall.sh "$linter"
 "$linter" run --timeout 15m ./...
 say "Lint: no findings"

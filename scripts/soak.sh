@@ -4,5 +4,5 @@
 . "$(dirname "$0")/env.sh"
 duration=${1:-30m}
 say "Soak: crash suite for $duration, clients on large inputs"
-export CHANCERY_BINARY=$top/bin/chancery SOAK=1 SOAK_DURATION=$duration
+export CHANCERY_BINARY=$top/bin/chancery SOAK=1 CHANCERY_CRASH_TIME=$duration
 go test -count=1 -v -timeout 24h ./test/...
