@@ -34,42 +34,56 @@ func (s *Store) ready(op string) error {
 }
 
 // Write seals all of r as a new blob and returns its id and plaintext size, in
-// bytes, once it is durable. The key must be of this content alone. On any error
-// nothing is kept, or at worst an orphan that Sweep removes. Errors: those of r
-// unchanged; errs.Invalid (zero key or binding); errs.Exhausted (no room);
-// errs.Unavailable (the engine failed); the context's, as errs.Unavailable.
+// bytes, once it is durable. See WriteAs.
 func (s *Store) Write(ctx context.Context, key segment.Key, b segment.Binding, r io.Reader) (ID, int64, error) {
-	const op = "blobs.Write"
-	if err := s.ready(op); err != nil {
+	id := NewID()
+	size, err := s.WriteAs(ctx, id, key, b, r)
+	if err != nil {
 		return ID{}, 0, err
 	}
-	id := NewID()
+	return id, size, nil
+}
+
+// WriteAs seals all of r as the blob id, which the caller has drawn at random
+// (NewID), and returns its plaintext size, in bytes, once it is durable. The key
+// must be of this content alone. On any error nothing is kept, or at worst an
+// orphan that Sweep removes. Errors: those of r unchanged; errs.Invalid (zero id,
+// key or binding); errs.Exists; errs.Exhausted (no room); errs.Unavailable (the
+// engine failed, or the context ended, which is then the cause).
+func (s *Store) WriteAs(ctx context.Context, id ID, key segment.Key, b segment.Binding, r io.Reader) (int64, error) {
+	const op = "blobs.Write"
+	if err := s.ready(op); err != nil {
+		return 0, err
+	}
+	if id == (ID{}) {
+		return 0, errs.New(errs.Invalid, op, "the zero id")
+	}
 	var out later
 	sw, err := segment.NewWriter(&out, key, b) // refuses before anything is made
 	if err != nil {
-		return ID{}, 0, errs.Wrap(op, err)
+		return 0, errs.Wrap(op, err)
 	}
 	defer sw.Discard()
 	s.enter(id)
 	defer s.leave(id)
 	if out.Writer, err = s.engine.Create(ctx, id); err != nil {
-		return ID{}, 0, errs.Wrap(op, err)
+		return 0, errs.Wrap(op, err)
 	}
 	defer out.Writer.Abort() // after Commit it does nothing; it runs on a panic of r too
 	if _, err := sw.ReadFrom(source{ctx, r}); err != nil {
-		return ID{}, 0, err
+		return 0, err
 	}
 	size := sw.Size()
 	if err := sw.Close(); err != nil {
-		return ID{}, 0, errs.Wrap(op, err)
+		return 0, errs.Wrap(op, err)
 	}
 	if err := ended(ctx, op); err != nil {
-		return ID{}, 0, err
+		return 0, err
 	}
 	if err := out.Writer.Commit(); err != nil {
-		return ID{}, 0, errs.Wrap(op, err)
+		return 0, errs.Wrap(op, err)
 	}
-	return id, size, nil
+	return size, nil
 }
 
 // later is a writer that is known only after the key was checked.

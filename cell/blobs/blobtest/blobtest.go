@@ -548,6 +548,10 @@ func storeZero(t *testing.T, e blobs.Engine) {
 	}
 	_, err = s.Read(ctx, id, 0, segment.Key{}, binding, 0, 0)
 	kind(t, err, errs.Invalid)
+	_, err = s.WriteAs(ctx, blobs.ID{}, key, binding, bytes.NewReader(nil))
+	kind(t, err, errs.Invalid)
+	_, err = s.WriteAs(ctx, id, key, binding, bytes.NewReader(nil))
+	kind(t, err, errs.Exists)
 	var zero blobs.Store
 	_, _, err = zero.Write(ctx, key, binding, bytes.NewReader(nil))
 	kind(t, err, errs.Invalid)
