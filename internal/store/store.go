@@ -75,8 +75,10 @@ type Store interface {
 	Commit(ctx context.Context, b *Batch) (Seq, error)
 	// Feed is the change feed of this store.
 	Feed() Feed
-	// Purge makes deleted entries of the range unrecoverable from the engine's
-	// live files: it rewrites what may still hold them. Slow; for key destruction.
+	// Purge makes the values of deleted and replaced entries of the range
+	// unrecoverable from the engine's live files: it rewrites what may still hold
+	// them, after it has waited for the snapshots that were open before it. Slow;
+	// for key destruction.
 	Purge(ctx context.Context, r Range) error
 	// Stats tells what the engine does, for status pages and benches.
 	Stats() Stats
@@ -104,7 +106,9 @@ type Change struct {
 // way to learn of a change.
 type Feed interface {
 	// Read returns up to limit changes with Seq > after, whole commits only
-	// (at least one commit even if it holds more than limit).
+	// (at least one commit even if it holds more than limit). If changes after
+	// after were trimmed the error is errs.Conflict with CodeTrimmed: what was
+	// missed can only be learned by reading the state.
 	Read(ctx context.Context, after Seq, limit int) ([]Change, error)
 	// Wait blocks until there is a change with Seq > after, or ctx ends.
 	Wait(ctx context.Context, after Seq) error
@@ -116,6 +120,10 @@ type Feed interface {
 	// the highest Seq that was trimmed. With no cursor nothing is trimmed.
 	Trim(ctx context.Context) (Seq, error)
 }
+
+// CodeTrimmed is the code of the error of Feed.Read when changes were trimmed
+// that the reader has not seen.
+const CodeTrimmed = "FeedTrimmed"
 
 // PreconditionError names the key whose precondition did not hold.
 type PreconditionError struct{ Key []byte }
