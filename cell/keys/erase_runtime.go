@@ -1,0 +1,9 @@
+//go:build goexperiment.runtimesecret
+
+package keys
+
+import "runtime/secret"
+
+// erasing runs f, which handles secrets; the runtime erases registers, stack and
+// dropped heap after it.
+func erasing(f func()) { secret.Do(f) }
