@@ -31,7 +31,6 @@ type options struct {
 	peers              []string
 	sizes, operations  []string
 	cell               s3load.Cell
-	clients            int
 	mode               string
 }
 

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -118,7 +118,11 @@ func TestRestic(t *testing.T) {
 		"RESTIC_CACERT="+z.Env[harness.CABundle], "AWS_DEFAULT_REGION="+z.Env[harness.Region])
 	src := t.TempDir()
 	if large() {
-		src = filepath.Join(runtime.GOROOT(), "src")
+		root, err := exec.Command("go", "env", "GOROOT").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		src = filepath.Join(strings.TrimSpace(string(root)), "src")
 		if _, err := os.Stat(src); err != nil {
 			t.Fatalf("the Go source tree: %v", err)
 		}
