@@ -84,7 +84,7 @@ func Init(dir string, s Settings) error {
 	if _, err := os.Stat(path); err == nil {
 		return errs.New(errs.Exists, op, "%s holds a zone already; use `chancery zone serve --dir %s`", dir, dir)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := files.MkdirAll(files.OS(), dir); err != nil {
 		return errs.WrapKind(errs.Invalid, op, err)
 	}
 	return saveSettings(dir, s)
@@ -95,7 +95,7 @@ func saveSettings(dir string, s Settings) error {
 	if err != nil {
 		return errs.Wrap("zone.Init", err)
 	}
-	return files.WriteFileAtomic(files.OS(), filepath.Join(dir, "zone.json"), append(body, '\n'), 0o644)
+	return files.WriteFile(files.OS(), filepath.Join(dir, "zone.json"), append(body, '\n'))
 }
 
 // Load reads a zone's settings.
