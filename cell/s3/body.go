@@ -264,7 +264,12 @@ func (q *request) small(limit int64) ([]byte, error) {
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // errAborted marks a transfer that broke after the answer had begun.
-func errAborted(err error) error { return &abortedError{err} }
+func errAborted(err error) error {
+	if err == nil {
+		err = io.ErrClosedPipe
+	}
+	return &abortedError{err}
+}
 
 type abortedError struct{ err error }
 

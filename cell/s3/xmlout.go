@@ -30,9 +30,9 @@ func (x *xmlBuf) free() {
 	}
 }
 
-func (x *xmlBuf) document() {
-	x.b = append(x.b, `<?xml version="1.0" encoding="UTF-8"?>`+"\n"...)
-}
+const xmlDeclaration = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
+
+func (x *xmlBuf) document() { x.b = append(x.b, xmlDeclaration...) }
 
 // root opens the outermost element, in S3's namespace.
 func (x *xmlBuf) root(name string) {
