@@ -133,7 +133,7 @@ func (k *Keeper) newCeremony(in wall.Init) (*ceremony, *splitting, *Root, error)
 	c := &ceremony{ID: hex.EncodeToString(randomBytes(16)), Quorum: in.Quorum, Salt: hex.EncodeToString(salt)}
 	c.Commitments = digestOf(k.o.Organization, c.ID, c.Quorum, len(in.Custodians), sp.commitments)
 	for _, cu := range in.Custodians {
-		c.Custodians = append(c.Custodians, custodian{Name: cu.Name})
+		c.Custodians = append(c.Custodians, holder{Name: cu.Name})
 	}
 	root, err := rootOf(sp.secret, k.o.Organization, salt)
 	if err != nil {

@@ -131,7 +131,7 @@ func sharesOf(t testing.TB, made wall.Initialized, n int) [][]byte {
 
 func decrypt(t testing.TB, file string, id age.Identity) []byte {
 	t.Helper()
-	r, err := age.Decrypt(armor.NewReader(strings.NewReader(file)), id)
+	r, err := age.Decrypt(armorReader(file), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,3 +231,5 @@ func TestOneOfOne(t *testing.T) {
 		t.Fatal("the rebuilt root is another one")
 	}
 }
+
+func armorReader(file string) io.Reader { return armor.NewReader(strings.NewReader(file)) }

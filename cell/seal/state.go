@@ -43,7 +43,7 @@ type ceremony struct {
 	ID     string `json:"id"` // 16 random bytes, hex
 	Quorum int    `json:"quorum"`
 	// Custodians by share index: the first has index 1.
-	Custodians []custodian `json:"custodians"`
+	Custodians []holder `json:"custodians"`
 	// Commitments is the digest of the Feldman commitments (digestOf), hex.
 	Commitments string `json:"commitments"`
 	Salt        string `json:"salt"` // 32 random bytes, hex
@@ -57,7 +57,7 @@ type ceremony struct {
 	MAC string `json:"mac"`
 }
 
-type custodian struct {
+type holder struct {
 	Name      string `json:"name"`
 	Recipient string `json:"recipient"`
 	Share     string `json:"share"` // age file, armored

@@ -38,7 +38,7 @@ func TestEditedState(t *testing.T) {
 		},
 		"fewer": func(s *state) { s.Current.Custodians = s.Current.Custodians[:2] },
 		"more": func(s *state) {
-			s.Current.Custodians = append(s.Current.Custodians, custodian{"eve", identities()[4].Recipient().String(), "x"})
+			s.Current.Custodians = append(s.Current.Custodians, holder{"eve", identities()[4].Recipient().String(), "x"})
 		},
 		"ca": func(s *state) {
 			s.CACertificate = strings.Replace(s.CACertificate, "\n-----END", "AAAA\n-----END", 1)
