@@ -149,3 +149,8 @@ func (s *memStore) raw(t testing.TB, key []byte) []byte {
 	}
 	return v
 }
+
+// noPurge is a store whose process ends before any purge.
+type noPurge struct{ store.Store }
+
+func (noPurge) Purge(context.Context, store.Range) error { return errDisk }
