@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +95,10 @@ type client struct {
 	z     *harness.Zone
 	home  string
 	extra []string
+	// prefix are arguments that come first in every call.
+	prefix []string
+	// without names a variable of demo.env that this client must not see.
+	without string
 }
 
 func newClient(t *testing.T, extra ...string) *client {
@@ -101,12 +106,21 @@ func newClient(t *testing.T, extra ...string) *client {
 	return &client{t: t, z: sharedZone(t), home: t.TempDir(), extra: extra}
 }
 
+// in is the same client for a subtest.
+func (c *client) in(t *testing.T) *client {
+	sub := *c
+	sub.t = t
+	return &sub
+}
+
 // try runs a program and returns what it printed.
 func (c *client) try(path string, args ...string) (string, error) {
 	c.t.Helper()
+	args = append(slices.Clone(c.prefix), args...)
 	cmd := exec.CommandContext(c.t.Context(), path, args...)
 	cmd.Dir = c.home
-	cmd.Env = append(c.z.Environ(), append([]string{"HOME=" + c.home, "XDG_CONFIG_HOME=" + c.home, "XDG_CACHE_HOME=" + c.home, "LC_ALL=C.UTF-8"}, c.extra...)...)
+	env := slices.DeleteFunc(c.z.Environ(), func(v string) bool { return c.without != "" && strings.HasPrefix(v, c.without+"=") })
+	cmd.Env = append(env, append([]string{"HOME=" + c.home, "XDG_CONFIG_HOME=" + c.home, "XDG_CACHE_HOME=" + c.home, "LC_ALL=C.UTF-8"}, c.extra...)...)
 	// pyenv's shims find their programs by this variable, or under the true home.
 	if root := os.Getenv("PYENV_ROOT"); root == "" {
 		if home, err := os.UserHomeDir(); err == nil {

@@ -46,6 +46,7 @@ func TestRclone(t *testing.T) {
 		"RCLONE_CONFIG_C_TYPE=s3", "RCLONE_CONFIG_C_PROVIDER=Other", "RCLONE_CONFIG_C_ENV_AUTH=true",
 		"RCLONE_CONFIG_C_ENDPOINT="+z.Env[harness.EndpointURL], "RCLONE_CONFIG_C_REGION="+z.Env[harness.Region],
 		"RCLONE_CONFIG=/dev/null", "RCLONE_CA_CERT="+z.Env[harness.CABundle])
+	c.without = harness.CABundle // rclone before 1.68 carries an SDK that fails on this variable; docs/guides/s3-clients.md says so
 	n := 250
 	if large() {
 		n = 5000
@@ -115,7 +116,11 @@ func TestRestic(t *testing.T) {
 	z := sharedZone(t)
 	bucket := bucketName("restic")
 	c := newClient(t, "RESTIC_REPOSITORY=s3:"+z.Env[harness.EndpointURL]+"/"+bucket, "RESTIC_PASSWORD=of this test only",
-		"RESTIC_CACERT="+z.Env[harness.CABundle], "AWS_DEFAULT_REGION="+z.Env[harness.Region])
+		"AWS_DEFAULT_REGION="+z.Env[harness.Region])
+	run := func(args ...string) string { // restic 0.14 knows the CA by this option only
+		t.Helper()
+		return c.run(restic, append([]string{"--cacert", z.Env[harness.CABundle]}, args...)...)
+	}
 	src := t.TempDir()
 	if large() {
 		root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -130,19 +135,19 @@ func TestRestic(t *testing.T) {
 		tree(t, src, 250)
 		randomFile(t, filepath.Join(src, "big"), 20<<20)
 	}
-	c.run(restic, "init")
-	c.run(restic, "backup", "--quiet", src)
-	if out := c.run(restic, "check", "--read-data"); !strings.Contains(out, "no errors were found") {
+	run("init")
+	run("backup", "--quiet", src)
+	if out := run("check", "--read-data"); !strings.Contains(out, "no errors were found") {
 		t.Errorf("check: %s", out)
 	}
 	dst := t.TempDir()
-	c.run(restic, "restore", "latest", "--target", dst)
+	run("restore", "latest", "--target", dst)
 	sameTree(t, src, filepath.Join(dst, src))
 	if !large() {
 		randomFile(t, filepath.Join(src, "second"), 1<<20)
-		c.run(restic, "backup", "--quiet", src)
-		c.run(restic, "forget", "--keep-last", "1", "--prune")
-		if out := c.run(restic, "check", "--read-data"); !strings.Contains(out, "no errors were found") {
+		run("backup", "--quiet", src)
+		run("forget", "--keep-last", "1", "--prune")
+		if out := run("check", "--read-data"); !strings.Contains(out, "no errors were found") {
 			t.Errorf("check after prune: %s", out)
 		}
 	}
@@ -187,9 +192,9 @@ func TestMinioGo(t *testing.T) {
 				if err != nil || !bytes.Equal(back, data) {
 					t.Fatalf("read %d bytes, %v; equal: %v", len(back), err, bytes.Equal(back, data))
 				}
-				info, err := obj.Stat()
+				info, err := mc.StatObject(ctx, bucket, key, minio.StatObjectOptions{})
 				if err != nil || info.Size != int64(size) || info.ContentType != "x/y" || info.UserMetadata["Case"] != name {
-					t.Errorf("stat: %+v, %v", info, err)
+					t.Errorf("stat: size %d, type %q, metadata %v, %v", info.Size, info.ContentType, info.UserMetadata, err)
 				}
 				if size > 10 {
 					at := make([]byte, 9)
