@@ -3,7 +3,6 @@ package objects
 import (
 	"context"
 
-	"chancery/cell/keys"
 	"chancery/internal/errs"
 	"chancery/internal/store"
 )
@@ -75,7 +74,7 @@ func (e *Engine) CreateBucket(ctx context.Context, in CreateBucket) (Bucket, err
 // that a bucket whose key is destroyed can still be seen and deleted.
 func (e *Engine) withKeyID(ctx context.Context, bk *bucketInfo) Bucket {
 	b := bk.bucket()
-	if l, err := e.opt.Keys.Lease(ctx, bk.project, bk.id, keys.CustomerRequest); err == nil {
+	if l, err := e.lease(ctx, "objects.Bucket", bk); err == nil {
 		b.KeyID = l.KeyID()
 	}
 	return b
@@ -154,10 +153,10 @@ func (e *Engine) DeleteBucket(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = e.opt.Keys.Lease(ctx, bk.project, bk.id, keys.CustomerRequest)
+	_, err = e.lease(ctx, op, bk)
 	erased := errs.Is(err, errs.Destroyed)
 	if err != nil && !erased {
-		return leaseError(op, err)
+		return err
 	}
 	notEmpty := errs.Coded(errs.Conflict, op, codeBucketNotEmpty, "The bucket you tried to delete is not empty")
 	if !erased { // a first look that stops nobody

@@ -84,5 +84,5 @@ func (e *Engine) Copy(ctx context.Context, in Copy) (Object, error) {
 		c.etag = opaqueETag()
 	}
 	c.checksum, c.headers, c.class = sum, headers, storedClass(headers)
-	return e.publish(ctx, op, l, bk, in.Key, c, in.Conditions)
+	return e.publish(ctx, op, bk, in.Key, c, in.Conditions)
 }

@@ -154,11 +154,21 @@ func (e *Engine) open(ctx context.Context, op, name string) (*bucketInfo, keys.L
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := e.opt.Keys.Lease(ctx, b.project, b.id, keys.CustomerRequest)
+	l, err := e.lease(ctx, op, b)
 	if err != nil {
-		return nil, nil, leaseError(op, err)
+		return nil, nil, err
 	}
 	return b, l, nil
+}
+
+// lease unwraps a bucket's keys. A lease lasts minutes, a body may take hours:
+// whatever comes after the reading of a body takes a new one.
+func (e *Engine) lease(ctx context.Context, op string, b *bucketInfo) (keys.Lease, error) {
+	l, err := e.opt.Keys.Lease(ctx, b.project, b.id, keys.CustomerRequest)
+	if err != nil {
+		return nil, leaseError(op, err)
+	}
+	return l, nil
 }
 
 // openState is the value of the state entry of an open bucket or project.

@@ -186,7 +186,7 @@ func (g ByteRange) resolve(op string, size int64) (start, length int64, err erro
 // it was read; errGone is returned if it has been overtaken.
 func (e *Engine) openContent(ctx context.Context, op string, l keys.Lease, bk *bucketInfo, key string, raw []byte, r *record, offset, length int64) (io.ReadCloser, error) {
 	if r.kind == kindParts {
-		return e.openParts(ctx, op, l, bk, key, raw, r, offset, length)
+		return e.openParts(ctx, op, bk, key, raw, r, offset, length)
 	}
 	return e.openSingle(ctx, op, l, bk, key, r, offset, length)
 }

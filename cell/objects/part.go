@@ -77,7 +77,7 @@ func (e *Engine) PutPart(ctx context.Context, in PutPart) (Part, error) {
 	case u.algorithm != "":
 		return Part{}, errs.Coded(errs.Invalid, op, codeRequest, "The body declared a checksum and did not bring it.")
 	}
-	return e.publishPart(ctx, op, l, bk, u, in.Number, c)
+	return e.publishPart(ctx, op, bk, u, in.Number, c)
 }
 
 // checkAlgorithm refuses a part whose checksum is of another algorithm than the upload's.
@@ -91,9 +91,13 @@ func (u *uploadInfo) checkAlgorithm(op, algorithm string) error {
 
 // publishPart commits a received part. It holds only while the upload is open, so
 // that a part never comes to an upload that is completed or aborted.
-func (e *Engine) publishPart(ctx context.Context, op string, l keys.Lease, bk *bucketInfo, u *uploadInfo, number int, c *content) (Part, error) {
+func (e *Engine) publishPart(ctx context.Context, op string, bk *bucketInfo, u *uploadInfo, number int, c *content) (Part, error) {
 	ukey, pkey := uploadKey(bk.id, u.key, u.id), partKey(bk.id, u.id, number)
 	c.modified = e.now().UnixMilli()
+	l, err := e.lease(ctx, op, bk)
+	if err != nil {
+		return Part{}, err
+	}
 	value, err := c.record.seal(l, whatPart, bk.id, partName(u.id, number))
 	if err != nil {
 		return Part{}, errs.Wrap(op, err)
@@ -170,7 +174,7 @@ func (e *Engine) CopyPart(ctx context.Context, in CopyPart) (Part, error) {
 	if h != nil {
 		c.checksum = Checksum{Algorithm: u.algorithm, Value: hashValue(h)}
 	}
-	return e.publishPart(ctx, op, l, bk, u, in.Number, c)
+	return e.publishPart(ctx, op, bk, u, in.Number, c)
 }
 
 // ListParts lists an upload's parts by number.

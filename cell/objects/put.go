@@ -55,7 +55,7 @@ func (e *Engine) Put(ctx context.Context, in Put) (Object, error) {
 	}
 	defer c.drop(ctx)
 	c.etag, c.checksum, c.headers, c.class = sumsETag(sums), sums.Checksum, in.Headers, storedClass(in.Headers)
-	return e.publish(ctx, op, l, bk, in.Key, c, in.Conditions)
+	return e.publish(ctx, op, bk, in.Key, c, in.Conditions)
 }
 
 // checkTarget checks what can be checked of a write without looking at the store.
@@ -97,9 +97,13 @@ func (e *Engine) current(ctx context.Context, op string, l keys.Lease, bk *bucke
 // publish makes a received content the current version of key: one commit that
 // writes the record and the content's reference, removes the old version's, and
 // tells the change feed. It holds for the state that it was decided on, or is decided again.
-func (e *Engine) publish(ctx context.Context, op string, l keys.Lease, bk *bucketInfo, key string, c *content, cond Conditions) (Object, error) {
+func (e *Engine) publish(ctx context.Context, op string, bk *bucketInfo, key string, c *content, cond Conditions) (Object, error) {
 	okey := objectKey(bk.id, key)
 	for try := 0; ; try++ {
+		l, err := e.lease(ctx, op, bk)
+		if err != nil {
+			return Object{}, err
+		}
 		raw, err := e.get(ctx, okey)
 		if err != nil {
 			return Object{}, errs.Wrap(op, err)
@@ -184,8 +188,8 @@ func (e *Engine) Delete(ctx context.Context, in Delete) (Deleted, error) {
 	}
 	var l keys.Lease
 	if in.Conditions.set() {
-		if l, err = e.opt.Keys.Lease(ctx, bk.project, bk.id, keys.CustomerRequest); err != nil {
-			return Deleted{}, leaseError(op, err)
+		if l, err = e.lease(ctx, op, bk); err != nil {
+			return Deleted{}, err
 		}
 	}
 	okey := objectKey(bk.id, in.Key)

@@ -158,8 +158,8 @@ func (e *Engine) unlinkTable(ctx context.Context, b *store.Batch, bucketID strin
 // openParts opens a range of a finished multipart object. The part table of the
 // range is read now (at most 1.5 MiB for 10,000 parts) and the parts' blobs are
 // kept from removal until Close, so that an overwrite does not cut the read short.
-func (e *Engine) openParts(ctx context.Context, op string, l keys.Lease, bk *bucketInfo, key string, raw []byte, r *record, offset, length int64) (io.ReadCloser, error) {
-	p := &partsReader{e: e, ctx: ctx, op: op, l: l, bk: bk, key: key, r: r, left: length}
+func (e *Engine) openParts(ctx context.Context, op string, bk *bucketInfo, key string, raw []byte, r *record, offset, length int64) (io.ReadCloser, error) {
+	p := &partsReader{e: e, ctx: ctx, op: op, bk: bk, key: key, r: r, left: length}
 	e.pins.pin(r.id)
 	if err := p.load(raw, offset, length); err != nil {
 		p.Close()
@@ -176,7 +176,6 @@ type partsReader struct {
 	e   *Engine
 	ctx context.Context
 	op  string
-	l   keys.Lease
 	bk  *bucketInfo
 	key string
 	r   *record
@@ -228,13 +227,16 @@ func (p *partsReader) load(raw []byte, offset, length int64) error {
 
 // next opens the next part of the range.
 func (p *partsReader) next() error {
+	l, err := p.e.lease(p.ctx, p.op, p.bk) // the last one may have ended since
+	if err != nil {
+		return err
+	}
 	for {
 		if len(p.parts) == 0 {
 			if len(p.chunks) == 0 {
 				return corrupt(p.op, "part table")
 			}
-			var err error
-			if p.parts, err = openChunk(p.l, p.bk, p.r.id, p.at, p.chunks[0]); err != nil {
+			if p.parts, err = openChunk(l, p.bk, p.r.id, p.at, p.chunks[0]); err != nil {
 				return err
 			}
 			p.chunks, p.at = p.chunks[1:], p.at+1
@@ -247,7 +249,7 @@ func (p *partsReader) next() error {
 			continue
 		}
 		n := min(part.size-p.skip, p.left)
-		rc, err := p.e.openSingle(p.ctx, p.op, p.l, p.bk, p.key, part, p.skip, n)
+		rc, err := p.e.openSingle(p.ctx, p.op, l, p.bk, p.key, part, p.skip, n)
 		if err == errGone {
 			return corrupt(p.op, "part")
 		}

@@ -250,7 +250,11 @@ func (e *Engine) unlinkParts(ctx context.Context, b *store.Batch, bucketID strin
 		if _, ok := keep[int(binary.BigEndian.Uint16(k[len(prefix):]))]; ok {
 			return true, nil
 		}
-		_, list, err := e.unlinkRaw(ctx, b, bucketID, v)
+		h, err := parseHead(v)
+		if err != nil || h.kind == kindParts { // a part has no parts
+			return false, corrupt("objects.unlinkParts", "part record")
+		}
+		list, err := e.unlink(ctx, b, bucketID, h)
 		gone = append(gone, list...)
 		return err == nil, err
 	})
