@@ -48,12 +48,11 @@ func init() {
 		r.name, r.scope = "Get "+sub, scopeBucket
 		routes[routeKey{scopeBucket, "GET", sub}] = r
 	}
-	noACL := func(*request) error { return fail("AccessControlListNotSupported") }
 	noLock := func(*request) error { return failf("InvalidRequest", "Bucket is missing Object Lock Configuration") }
 	version := []string{"versionId"}
 	for k, r := range map[routeKey]*route{
-		{scopeBucket, "PUT", "acl"}:        {action: "s3:PutBucketAcl", serve: noACL},
-		{scopeObject, "PUT", "acl"}:        {action: "s3:PutObjectAcl", serve: noACL, params: version},
+		{scopeBucket, "PUT", "acl"}:        {action: "s3:PutBucketAcl", serve: (*request).putACL, body: bodyXML},
+		{scopeObject, "PUT", "acl"}:        {action: "s3:PutObjectAcl", serve: (*request).putACL, body: bodyXML, params: version},
 		{scopeObject, "GET", "acl"}:        {action: "s3:GetObjectAcl", serve: (*request).objectACL, params: version},
 		{scopeObject, "GET", "tagging"}:    {action: "s3:GetObjectTagging", serve: (*request).objectTagging, params: version},
 		{scopeObject, "GET", "retention"}:  {action: "s3:GetObjectRetention", serve: noLock, params: version},
@@ -105,6 +104,73 @@ func (q *request) acl() error {
 	x.close("AccessControlList")
 	x.close("AccessControlPolicy")
 	return q.sendXML(x)
+}
+
+// putACL accepts the one ACL that there is, since s3cmd sends a copy's source's
+// along; it changes nothing. Any other is refused as S3 refuses it when ACLs are off.
+func (q *request) putACL() error {
+	if q.key != "" {
+		if err := q.exists(); err != nil {
+			return err
+		}
+	}
+	if err := checkACL(q.r.Header, false); err != nil {
+		return err
+	}
+	doc, err := q.small(maxConfigXML)
+	if err != nil {
+		return err
+	}
+	switch canned := q.r.Header.Get("X-Amz-Acl") != ""; {
+	case canned && len(doc) > 0:
+		return fail("UnexpectedContent")
+	case !canned && len(doc) == 0:
+		return failf("MissingSecurityHeader", "Your request was missing a required header").with("MissingHeaderName", "x-amz-acl")
+	case !canned:
+		if err := checkACLDocument(doc, q.held.ProjectID); err != nil {
+			return err
+		}
+	}
+	return q.sendEmpty(200)
+}
+
+// checkACLDocument accepts exactly one grant: full control for the owner.
+func checkACLDocument(doc []byte, owner string) error {
+	n, err := parseXML(doc, "AccessControlPolicy")
+	if err != nil {
+		return err
+	}
+	grants := 0
+	for _, k := range n.kids {
+		switch k.name {
+		case "Owner":
+			if k.child("ID") != owner {
+				return fail("AccessControlListNotSupported")
+			}
+		case "AccessControlList":
+			for _, g := range k.kids {
+				if g.name != "Grant" {
+					return fail("MalformedXML")
+				}
+				id := ""
+				for _, f := range g.kids {
+					if f.name == "Grantee" {
+						id = f.child("ID")
+					}
+				}
+				if id != owner || g.child("Permission") != "FULL_CONTROL" {
+					return fail("AccessControlListNotSupported")
+				}
+				grants++
+			}
+		default:
+			return fail("MalformedXML")
+		}
+	}
+	if grants == 0 {
+		return fail("AccessControlListNotSupported") // not even the owner: that is not what is so
+	}
+	return nil
 }
 
 // exists fails unless the object of the request is there.

@@ -81,7 +81,7 @@ func (q *request) readRequest() (objects.Get, error) {
 	}
 	rng := q.r.Header.Get("Range")
 	if rng == "" {
-		return in, q.matchList(&in)
+		return in, nil
 	}
 	var none bool
 	in.Range, none = parseRange(rng)
@@ -110,30 +110,7 @@ func (q *request) readRequest() (objects.Get, error) {
 			in.Range = nil
 		}
 	}
-	return in, q.matchList(&in)
-}
-
-// matchList reduces a list of entity tags to the one that counts: objects knows single ones.
-func (q *request) matchList(in *objects.Get) error {
-	for _, c := range []*string{&in.Conditions.IfMatch, &in.Conditions.IfNoneMatch} {
-		if !strings.Contains(*c, ",") {
-			continue
-		}
-		o, err := q.h.objects.Head(q.ctx, objects.Get{Bucket: q.bucket, Key: q.key, VersionID: in.VersionID})
-		if err != nil {
-			return err
-		}
-		first := ""
-		// The outermost quotes are off already; put them back before splitting.
-		for part := range strings.SplitSeq(`"`+*c+`"`, ",") {
-			tag := strings.Trim(strings.TrimPrefix(strings.TrimSpace(part), "W/"), `"`)
-			if first == "" || tag == o.ETag {
-				first = tag
-			}
-		}
-		*c = first
-	}
-	return nil
+	return in, nil
 }
 
 func rangeError(rng string, size int64) *apiError {

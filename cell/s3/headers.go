@@ -192,15 +192,17 @@ func (q *request) setEncryption(keyID string) {
 	}
 	hd := q.w.Header()
 	hd["X-Amz-Server-Side-Encryption"] = sseKMS
-	hd["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] = []string{keyID}
+	if keyID != "" { // none if the bucket's key has been destroyed
+		hd["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] = []string{keyID}
+	}
 }
 
 var sseKMS = []string{"aws:kms"}
 
-// trimETag takes the quotes off.
+// trimETag takes the quotes off an entity tag. A list of tags stays as it is.
 func trimETag(v string) string {
 	v = strings.TrimSpace(v)
-	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
+	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' && !strings.Contains(v, ",") {
 		return v[1 : len(v)-1]
 	}
 	return v
@@ -208,7 +210,7 @@ func trimETag(v string) string {
 
 // readConditions are those of GET and HEAD (RFC 9110 section 13). Dates that are none are ignored.
 func readConditions(hd http.Header, prefix string) objects.Conditions {
-	c := objects.Conditions{IfMatch: trimETag(hd.Get(prefix + "If-Match")), IfNoneMatch: trimETag(strings.TrimPrefix(hd.Get(prefix+"If-None-Match"), "W/"))}
+	c := objects.Conditions{IfMatch: trimETag(joined(hd, prefix+"If-Match")), IfNoneMatch: trimETag(joined(hd, prefix+"If-None-Match"))}
 	if t, err := http.ParseTime(hd.Get(prefix + "If-Modified-Since")); err == nil {
 		c.IfModifiedSince = t
 	}

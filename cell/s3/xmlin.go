@@ -80,3 +80,13 @@ func (n *node) leaf() (string, error) {
 	}
 	return n.text, nil
 }
+
+// child returns the text of the first child of that name, trimmed.
+func (n *node) child(name string) string {
+	for _, k := range n.kids {
+		if k.name == name {
+			return strings.TrimSpace(k.text)
+		}
+	}
+	return ""
+}
