@@ -38,7 +38,8 @@ type Engine struct {
 
 // Open opens or makes the tree at dir. All 256 directories are made at once, the
 // first time, so that no write ever waits for a new directory to become durable.
-// A dir with another layout is errs.Unsupported.
+// The directory above dir is the caller's to make durable. A dir with another
+// layout is errs.Unsupported.
 func Open(dir string, fsys files.FS) (*Engine, error) {
 	const op = "blobdir.Open"
 	e := &Engine{dir, fsys}
