@@ -167,12 +167,12 @@ func (c *client) get(ctx context.Context, bucket, key string, want, scratch []by
 // list reads one page of at most 1,000 keys and returns the keys, and the
 // continuation token of the next page, empty after the last.
 func (c *client) list(ctx context.Context, bucket, prefix, token string) ([]string, string, error) {
-	// Canonical order of the query: by name.
+	// The canonical query of SigV4: sorted by name, and escaped as url.QueryEscape does but for the space.
 	query := ""
 	if token != "" {
-		query = "continuation-token=" + strings.ReplaceAll(url.QueryEscape(token), "+", "%20") + "&"
+		query = "continuation-token=" + escape(token) + "&"
 	}
-	query += "list-type=2&max-keys=" + strconv.Itoa(listPage) + "&prefix=" + prefix
+	query += "list-type=2&max-keys=" + strconv.Itoa(listPage) + "&prefix=" + escape(prefix)
 	resp, err := c.do(ctx, http.MethodGet, "/"+bucket, query, nil, 0, unsignedPayload, nil)
 	if err != nil {
 		return nil, "", err
@@ -200,3 +200,5 @@ func (c *client) list(ctx context.Context, bucket, prefix, token string) ([]stri
 }
 
 const listPage = 1000
+
+func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

@@ -93,6 +93,9 @@ func (f *fakeS3) serve(w http.ResponseWriter, r *http.Request) error {
 
 func (f *fakeS3) list(w io.Writer, r *http.Request, objects map[string][]byte) error {
 	q := r.URL.Query()
+	if canonical := strings.ReplaceAll(q.Encode(), "+", "%20"); r.URL.RawQuery != canonical {
+		return fmt.Errorf("query %s is not canonical, so its signature is wrong: want %s", r.URL.RawQuery, canonical)
+	}
 	if q.Get("list-type") != "2" {
 		return fmt.Errorf("not a version 2 listing: %s", r.URL)
 	}

@@ -128,7 +128,12 @@ func testAWS(t *testing.T, aws string) {
 		if status != 200 || body != "0123456789" {
 			t.Errorf("presigned: %d %q", status, body)
 		}
-		at := strings.Index(url, "X-Amz-Signature=") + len("X-Amz-Signature=")
+		_, after, found := strings.Cut(url, "X-Amz-Signature=")
+		if !found {
+			// botocore presigns with Signature Version 2 in the old regions of AWS; the demonstration's region must not bear such a name.
+			t.Fatalf("not presigned with Signature Version 4 in region %s: %s", c.z.Env[harness.Region], url)
+		}
+		at := len(url) - len(after)
 		other := byte('0')
 		if url[at] == other {
 			other = '1'
