@@ -48,7 +48,7 @@ func (c *namespaceCheck) Validate(ctx context.Context, a admission.Attributes, _
 	if err != nil {
 		return err
 	}
-	if ns := obj.(*corev1.Namespace); ns.DeletionTimestamp != nil && gr.Resource != "events" {
+	if ns := obj.(*corev1.Namespace); ns.DeletionTimestamp != nil {
 		forbidden := apierrors.NewForbidden(gr, a.GetName(), fmt.Errorf("unable to create new content in namespace %s because it is being terminated", ns.Name))
 		forbidden.ErrStatus.Details.Causes = append(forbidden.ErrStatus.Details.Causes, metav1.StatusCause{
 			Type: corev1.NamespaceTerminatingCause, Message: "namespace is being terminated", Field: "metadata.namespace",
