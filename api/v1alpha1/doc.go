@@ -24,8 +24,9 @@ var SchemeGroupVersion = schema.GroupVersion{Group: GroupName, Version: "v1alpha
 const (
 	// Finalizer keeps an object until what it stands for is gone.
 	Finalizer = GroupName + "/finalizer"
-	// AnnotationSecretWritten marks an AccessKey whose secret was handed out, and never will be again.
-	AnnotationSecretWritten = GroupName + "/secret-written"
+	// AnnotationMirrors names the S3 bucket, by its id, that a Bucket was made to
+	// show. Such an object never makes a bucket; it goes when the bucket does.
+	AnnotationMirrors = GroupName + "/mirrors"
 )
 
 // Condition types that kinds of this package carry.

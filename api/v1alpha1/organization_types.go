@@ -119,6 +119,9 @@ type BucketSpec struct {
 
 // BucketStatus is what a bucket is.
 type BucketStatus struct {
+	// bucketID is the bucket's stable identity. A bucket that was deleted and made again has another.
+	// +optional
+	BucketID string `json:"bucketID,omitempty"`
 	// created is when the bucket was made in S3.
 	// +optional
 	Created *metav1.Time `json:"created,omitempty"`
