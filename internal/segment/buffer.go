@@ -13,13 +13,18 @@ const slack = 16 << 10
 // buffers are the memory of one Writer or range in work: about 340 KiB, pooled.
 type buffers struct {
 	plain  [Size + slack]byte
+	used   int // of plain, from its start, since the last release
 	cipher [HeaderSize + batch*sealed]byte
 }
 
 var pool = sync.Pool{New: func() any { return new(buffers) }}
 
+// use notes that the first n bytes of plain have held plaintext.
+func (b *buffers) use(n int) { b.used = max(b.used, n) }
+
 // release clears the plaintext and gives the memory back.
 func (b *buffers) release() {
-	clear(b.plain[:])
+	clear(b.plain[:b.used])
+	b.used = 0
 	pool.Put(b)
 }

@@ -201,6 +201,7 @@ func (g *Range) open() error {
 		g.ahead += count
 	}
 	box := g.box[:min(sealed, len(g.box))]
+	g.buf.use(len(box) - Overhead)
 	plain, err := g.s.open(op, g.buf.plain[:0], box, g.next, g.next == last)
 	if err != nil {
 		return err

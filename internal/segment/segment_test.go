@@ -423,3 +423,28 @@ func TestNoAllocationPerSegment(t *testing.T) {
 		t.Fatalf("%v allocations to write 64 segments, %v to read them", few, read)
 	}
 }
+
+// TestBuffersAreCleared: memory goes back to the pool without plaintext.
+func TestBuffersAreCleared(t *testing.T) {
+	plain := bytes.Repeat([]byte{0xee}, 3*Size+100)
+	var out bytes.Buffer
+	w, _ := NewWriter(&out, testKey, testBinding)
+	buf := w.buf
+	if _, err := w.ReadFrom(bytes.NewReader(plain)); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if bytes.Contains(buf.plain[:], []byte{0xee}) {
+		t.Fatal("the writer left plaintext")
+	}
+	r, _ := NewReader(bytes.NewReader(out.Bytes()), int64(out.Len()), testKey, testBinding)
+	g, _ := r.Range(0, r.Size())
+	buf = g.buf
+	if _, err := io.Copy(io.Discard, g); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	if bytes.Contains(buf.plain[:], []byte{0xee}) {
+		t.Fatal("the range left plaintext")
+	}
+}

@@ -64,6 +64,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		} else {
 			c = copy(w.buf.plain[w.n:Size], p)
 			w.n += c
+			w.buf.use(w.n)
 		}
 		p = p[c:]
 		done += c
@@ -86,6 +87,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 			return done, errs.New(errs.Internal, "segment.ReadFrom", "a reader returned an impossible count")
 		}
 		w.n += c
+		w.buf.use(w.n)
 		w.total += int64(c)
 		done += int64(c)
 		if w.n > Size { // more than a segment: the first is not the last
