@@ -43,14 +43,16 @@ type Options struct {
 	// another, lost root must be removed first. If again is false and there is
 	// something already, refuse with errs.Exists.
 	OnCreate func(ctx context.Context, root *Root, again bool) (Created, error)
-	// OnUnseal is called with the rebuilt root, to open everything. If it fails
-	// the root is destroyed and the organization stays sealed.
+	// OnUnseal is called with the rebuilt root, to open everything. It must fail
+	// unless everything is under this root. If it fails it must have closed what it
+	// opened; the root is destroyed and the organization stays sealed.
 	OnUnseal func(ctx context.Context, root *Root) error
 	// OnSeal is called after the root was zeroed, to close everything.
 	OnSeal func(ctx context.Context)
-	// Rewrap is called by Rotate: it puts everything that is under old under new,
-	// in one durable step, and may be called again after a crash, also when that
-	// step was done already.
+	// Rewrap is called by Rotate, and by an unseal that finishes a rotation (the
+	// organization is then not open): it durably puts everything that is under old
+	// under new, and from then on uses new. It may be called again after a crash or
+	// an error at any point, with the same roots. Nil: the root cannot be rotated.
 	Rewrap func(ctx context.Context, old, new *Root) error
 }
 

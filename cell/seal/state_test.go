@@ -77,11 +77,15 @@ func TestEditedState(t *testing.T) {
 						break
 					}
 				}
-				if k.Status().State == wall.Unsealed && name != "next" {
-					t.Fatal("opened an organization with an edited state")
-				}
 				if name == "next" {
-					return // genuine shares of the present ceremony still work; the forged one is dropped
+					// Genuine shares of the present ceremony still work; the forged one is dropped.
+					if s := k.Status(); s.State != wall.Unsealed || k.st.Next != nil || !bytes.Equal(c.created, c.opened) {
+						t.Fatalf("%+v, %v", s, err)
+					}
+					return
+				}
+				if k.Status().State == wall.Unsealed {
+					t.Fatal("opened an organization with an edited state")
 				}
 			}
 			if err == nil || errs.KindOf(err) == errs.Internal {

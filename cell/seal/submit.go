@@ -220,19 +220,12 @@ func (k *Keeper) unseal(ctx context.Context, c *ceremony) error {
 		return &errs.Error{Kind: errs.KindOf(err), Op: op, Err: err,
 			Message: "the shares are right, but the organization could not be opened; the cell's own log tells why"}
 	}
+	if err := k.abandon(c); err != nil {
+		k.o.OnSeal(ctx)
+		return err
+	}
 	k.mu.Lock()
 	k.root, done = root, true
 	k.mu.Unlock()
 	return nil
-}
-
-// settle ends a rotation that a crash cut short (see Rotate); op is held.
-func (k *Keeper) settle(ctx context.Context, c *ceremony, root *Root) error {
-	k.mu.Lock()
-	next := k.st.Next
-	k.mu.Unlock()
-	if next == nil {
-		return nil
-	}
-	return errs.New(errs.Unsupported, "seal.settle", "a rotation of the root is under way, which this program cannot finish")
 }
