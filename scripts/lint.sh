@@ -10,6 +10,12 @@ unformatted=$(git ls-files -z --cached --others --exclude-standard '*.go' | xarg
 say "bash -n scripts"
 for script in scripts/*.sh .ci/run; do bash -n "$script"; done
 
+say "docs/dependencies.md"
+direct=$(go list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all | sort)
+listed=$(sed -n 's/^| `\([^`]*\)` |.*/\1/p' docs/dependencies.md | sort)
+diff -u --label "direct dependencies in go.mod" <(echo "$direct") --label "docs/dependencies.md" <(echo "$listed") ||
+	fail "docs/dependencies.md must have one line for each direct dependency of go.mod, and no other."
+
 say "go vet"
 go vet ./...
 
