@@ -219,9 +219,12 @@ func (x *chunkReader) readTrailers() error {
 			return err
 		}
 		if l == "" {
-			// Some clients end the checksum's line twice before the signature's.
+			// Some clients end the checksum's line twice (minio-go: "\n" and "\r\n").
 			if x.signed && signature == "" && lines == 1 {
 				continue
+			}
+			if b, err := x.br.Peek(2); err == nil && string(b) == "\r\n" && !x.signed {
+				x.br.Discard(2) //nolint:errcheck // they are in the buffer
 			}
 			break
 		}

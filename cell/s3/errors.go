@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"chancery/internal/errs"
 )
@@ -220,12 +221,22 @@ func (q *request) errorXML(x *xmlBuf, e *apiError) {
 	x.text("Code", e.code)
 	x.text("Message", e.message)
 	for _, f := range e.fields {
-		x.text(f.name, f.value)
+		x.text(f.name, printable(f.value))
 	}
-	x.text("Resource", q.resourcePath())
+	x.text("Resource", printable(q.resourcePath()))
 	x.text("RequestId", q.id)
 	x.text("HostId", q.hostID)
 	x.close("Error")
+}
+
+// printable replaces what XML 1.0 cannot carry: an error must be readable by every parser.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF {
+			return 0xFFFD
+		}
+		return r
+	}, s)
 }
 
 func (q *request) resourcePath() string {

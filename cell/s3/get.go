@@ -283,8 +283,11 @@ func (q *request) sendBody(status int, rd io.Reader, length int64) error {
 	if length <= sendBuffer {
 		// Small objects are read before the status line goes out: damage is then a clean error.
 		bp, _ := sendPool.Get().(*[]byte)
-		defer sendPool.Put(bp)
 		b := (*bp)[:length]
+		defer func() {
+			clear(b) // plaintext stays no longer than it must
+			sendPool.Put(bp)
+		}()
 		if _, err := io.ReadFull(rd, b); err != nil {
 			return err
 		}
@@ -305,6 +308,7 @@ func (q *request) sendBody(status int, rd io.Reader, length int64) error {
 	} else {
 		bp, _ := sendPool.Get().(*[]byte)
 		n, err = io.CopyBuffer(w, rd, *bp)
+		clear(*bp)
 		sendPool.Put(bp)
 	}
 	if err == nil && n != length {

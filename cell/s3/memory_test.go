@@ -31,6 +31,8 @@ type memory struct {
 	broken error
 	tear   int
 	lastIn objects.Put
+	// delay makes copies and completions slow.
+	delay time.Duration
 }
 
 type stored struct {
@@ -367,6 +369,7 @@ func (m *memory) CopyPart(_ context.Context, in objects.CopyPart) (objects.Part,
 }
 
 func (m *memory) CompleteUpload(_ context.Context, in objects.CompleteUpload) (objects.Object, error) {
+	time.Sleep(m.delay)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken != nil {

@@ -105,9 +105,6 @@ func (q *request) route() (*route, error) {
 		}
 		sub = p.name
 	}
-	if q.r.Method == http.MethodOptions {
-		return nil, fail("AccessForbidden") // no bucket has a CORS configuration
-	}
 	r := routes[routeKey{s, q.r.Method, sub}]
 	if r != nil && q.r.Method == http.MethodPut && s == scopeObject && q.r.Header.Get("X-Amz-Copy-Source") != "" {
 		if c := copyRoutes[sub]; c != nil {

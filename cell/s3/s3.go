@@ -153,14 +153,14 @@ func (q *request) serve() error {
 	if err := q.parseTarget(); err != nil {
 		return err
 	}
-	rt, err := q.route()
-	if err != nil && q.r.Method == http.MethodOptions {
-		return err // a browser's preflight is never signed
+	if q.r.Method == http.MethodOptions {
+		return fail("AccessForbidden") // a browser's preflight is never signed, and no bucket has a CORS configuration
 	}
 	// Who asks comes before what is wrong with it: an unknown caller learns nothing.
-	if aerr := q.authenticate(); aerr != nil {
-		return aerr
+	if err := q.authenticate(); err != nil {
+		return err
 	}
+	rt, err := q.route()
 	if err != nil {
 		return err
 	}
