@@ -103,6 +103,9 @@ type Probe struct {
 	// TCP and UDP are host:port addresses of canaries; Paths are files that must not be reachable.
 	TCP, UDP []string
 	Paths    []string
+	// Abstract are names of abstract Unix sockets (without the @), PIDs processes on the host.
+	Abstract []string
+	PIDs     []int
 }
 
 // ProbeReport lists each attempt.

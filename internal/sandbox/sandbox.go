@@ -16,6 +16,10 @@ import (
 	"time"
 )
 
+// Subcommand is the first argument of a confined process: main calls the code
+// that calls Enter before anything else when it sees it.
+const Subcommand = "cell-process"
+
 // Mode is how a process is confined.
 type Mode string
 

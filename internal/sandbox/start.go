@@ -20,12 +20,13 @@ import (
 // Process is a started process. Its input is open until CloseInput.
 type Process struct {
 	// Mode is how it was started.
-	Mode    Mode
-	cmd     *exec.Cmd
-	input   io.WriteCloser
-	done    chan struct{}
-	exit    error
-	started time.Time
+	Mode            Mode
+	dataDir, runDir string
+	cmd             *exec.Cmd
+	input           io.WriteCloser
+	done            chan struct{}
+	exit            error
+	started         time.Time
 }
 
 // The launcher is one OS thread that never ends: the kernel sends Pdeathsig when
@@ -84,7 +85,10 @@ func start(s Spec, check bool) (*Process, error) {
 			}
 		}
 	}
-	p := &Process{Mode: s.Mode, cmd: cmd, done: make(chan struct{}), started: time.Now()}
+	p := &Process{Mode: s.Mode, dataDir: s.DataDir, runDir: s.RunDir, cmd: cmd, done: make(chan struct{}), started: time.Now()}
+	if s.Mode == ModeNamespaces {
+		p.dataDir, p.runDir = dataInside, runInside
+	}
 	if p.input, err = cmd.StdinPipe(); err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, op, err)
 	}
@@ -247,3 +251,9 @@ func (p *Process) OK() bool {
 // Kill ends the process at once. All its threads and, in ModeNamespaces,
 // everything in its pid namespace end with it.
 func (p *Process) Kill() { p.cmd.Process.Kill() } // an error here means that it has ended
+
+// DataDir is the data directory as the process sees it.
+func (p *Process) DataDir() string { return p.dataDir }
+
+// RunDir is the run directory as the process sees it.
+func (p *Process) RunDir() string { return p.runDir }
