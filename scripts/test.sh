@@ -27,8 +27,12 @@ step() {
 run() { go test -timeout "$1" ${TESTFLAGS:-} "${@:2}"; }
 race() { CGO_ENABLED=1 run 10m -race "$@"; }
 
-mapfile -t with_race < <(scripts/packages.sh race)
-mapfile -t without < <(scripts/packages.sh plain)
+# In variables first: a failure inside <(…) would go unseen, and tests be left out in silence.
+race_list=$(scripts/packages.sh race)
+plain_list=$(scripts/packages.sh plain)
+with_race=() without=()
+if [ -n "$race_list" ]; then mapfile -t with_race <<<"$race_list"; fi
+if [ -n "$plain_list" ]; then mapfile -t without <<<"$plain_list"; fi
 [ $((${#with_race[@]} + ${#without[@]})) -gt 0 ] || fail "No package with tests was found: the tree does not load. Try 'go list ./...'."
 
 step "go vet" go vet ./...
