@@ -69,7 +69,9 @@ func start(s Spec, check bool) (*Process, error) {
 	if cmd.WaitDelay == 0 {
 		cmd.WaitDelay = 2 * time.Second
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A session of its own: no terminal to push input into, and Ctrl-C on the
+	// supervisor's terminal reaches the supervisor alone, which ends us cleanly.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if s.Mode == ModeNamespaces {
 		h.Groups = setNamespaces(cmd.SysProcAttr, owner)
 		for _, t := range []struct {
