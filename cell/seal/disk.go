@@ -2,6 +2,7 @@ package seal
 
 import (
 	"path/filepath"
+	"strings"
 
 	"chancery/internal/errs"
 	"chancery/internal/files"
@@ -40,4 +41,29 @@ func (d disk) remove(name string) error {
 		err = d.fs.SyncDir(d.dir)
 	}
 	return errs.Wrap("seal.remove", err)
+}
+
+// fresh refuses (errs.Exists) a directory with anything in it but the sealed
+// identity, empty directories and leftovers of unfinished writes.
+func (d disk) fresh() error {
+	const op = "seal.fresh"
+	all, err := d.fs.ReadDir(d.dir)
+	if err != nil {
+		return errs.Wrap(op, err)
+	}
+	for _, i := range all {
+		if i.Dir {
+			inside, err := d.fs.ReadDir(filepath.Join(d.dir, i.Name))
+			if err != nil {
+				return errs.Wrap(op, err)
+			}
+			if len(inside) == 0 {
+				continue
+			}
+		}
+		if i.Name != identityFile && !(i.Regular && strings.HasSuffix(i.Name, files.TempSuffix)) {
+			return errs.New(errs.Exists, op, "the data directory holds %s but no seal.json; restore seal.json, or remove all of it to begin anew", i.Name)
+		}
+	}
+	return nil
 }

@@ -39,6 +39,13 @@ func (k *Keeper) Init(ctx context.Context, in wall.Init) (wall.Initialized, erro
 	if err != nil {
 		return none, errs.Wrap(op, err)
 	}
+	if !again {
+		// Before the mark is set: with it the next Init would let OnCreate remove
+		// what is here, and a lost seal.json would cost the organization's data.
+		if err := k.disk.fresh(); err != nil {
+			return none, errs.Wrap(op, err)
+		}
+	}
 	if err := k.disk.write(initFile, nil); err != nil {
 		return none, errs.Wrap(op, err)
 	}

@@ -347,3 +347,28 @@ func TestContextEndsWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// An organization whose seal.json got lost is not overwritten, however often one tries.
+func TestInitSparesData(t *testing.T) {
+	c, _, _ := start(t, "health", 1, 1)
+	if err := os.Remove(filepath.Join(c.o.Dir, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(c.o.Dir, "store", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.created = nil
+	for range 2 {
+		_, err := c.open().Init(t.Context(), initOf(1, 1))
+		wantKind(t, err, errs.Exists)
+	}
+	if c.created != nil {
+		t.Fatal("OnCreate was called")
+	}
+	if err := os.Remove(filepath.Join(c.o.Dir, "store", "x")); err != nil { // an empty directory is nothing
+		t.Fatal(err)
+	}
+	if _, err := c.open().Init(t.Context(), initOf(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
