@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/klog/v2"
+
 	"chancery/cell/seal"
 	"chancery/internal/errs"
 	"chancery/internal/sandbox"
@@ -52,7 +54,9 @@ func Main(version string) int {
 		return 1
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	slog.SetDefault(log)
+	// What speaks by these two is not ours.
+	slog.SetDefault(foreign(log))
+	klog.SetSlogLogger(foreign(log))
 	config, err := readConfig(os.Stdin)
 	if err != nil {
 		log.Error("the cell cannot start", "error", err.Error())

@@ -56,12 +56,12 @@ type certificateHolder struct {
 // listen makes the three sockets. All are there, or none.
 func (c *Cell) listen(ctx context.Context) ([]server, error) {
 	errorLog := slog.NewLogLogger(quiet{c.log.Handler()}, slog.LevelWarn)
-	s3 := c.server(ctx, http.HandlerFunc(c.serveS3), errorLog)
+	s3 := c.server(ctx, calm(c.log, http.HandlerFunc(c.serveS3)), errorLog)
 	// HTTP/1.1 alone: S3 clients speak nothing else by default, and it is cheaper.
 	s3.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	s3.TLSConfig.NextProtos = []string{"http/1.1"}
-	api := c.server(ctx, c.apiHandler(), errorLog)
-	ours := c.server(ctx, c.wallHandler(), errorLog)
+	api := c.server(ctx, calm(c.log, c.apiHandler()), errorLog)
+	ours := c.server(ctx, calm(c.log, c.wallHandler()), errorLog)
 	var out []server
 	for _, s := range []struct {
 		name string

@@ -45,7 +45,7 @@ func (c *Cell) blobDir() string  { return filepath.Join(c.config.DataDir, "blobs
 
 // openStore opens the store under a key. mustExist refuses to make one.
 func (c *Cell) openStore(ctx context.Context, key []byte, mustExist bool) (*pebblestore.Store, error) {
-	return pebblestore.Open(ctx, pebblestore.Options{Dir: c.storeDir(), Key: key, MustExist: mustExist, Log: c.log})
+	return pebblestore.Open(ctx, pebblestore.Options{Dir: c.storeDir(), Key: key, MustExist: mustExist, Log: inside(c.log)})
 }
 
 // create makes what a new organization has: its store, keys, certificates and first
@@ -101,7 +101,7 @@ func (c *Cell) unseal(ctx context.Context, root *seal.Root) error {
 func (c *Cell) sealed(ctx context.Context) {
 	if s := c.gate.close(ctx); s != nil {
 		if err := s.close(); err != nil {
-			c.log.Error("closing after the seal", "error", err.Error())
+			inside(c.log).Error("closing after the seal", "error", err)
 		}
 	}
 	c.log.Info("sealed")
@@ -111,7 +111,8 @@ func (c *Cell) sealed(ctx context.Context) {
 func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err error) {
 	// What is started here outlives the request that brought the last share.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s = &services{log: c.log, stop: stop}
+	log := inside(c.log)
+	s = &services{log: log, stop: stop}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -153,18 +154,18 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 		},
 	})
 	s.control, err = control.New(life, control.Options{
-		Store: s.store, Objects: s.objects, Identity: s.directory,
+		Store: s.store, Objects: s.objects, Directory: s.directory, CACertificate: []byte(certificates.CACertificate()),
 		Organization: c.config.Organization, Region: region, Version: c.version,
-		S3Endpoint: "https://" + c.host("s3") + ":" + strconv.Itoa(c.config.S3Port), Log: c.log,
+		S3Endpoint: "https://" + c.host("s3") + ":" + strconv.Itoa(c.config.S3Port), Logger: foreign(c.log),
 	})
 	if err != nil {
 		return s, err
 	}
 	s.run(func() {
-		certificates.Run(life, func(err error) { c.log.Error("the certificate was not renewed", "error", err.Error()) })
+		certificates.Run(life, func(err error) { log.Error("the certificate was not renewed", "error", err) })
 	})
 	s.run(func() {
-		if err := s.objects.Run(life, c.log); err != nil && life.Err() == nil {
+		if err := s.objects.Run(life, log); err != nil && life.Err() == nil {
 			c.log.Error("the sweep ended", "kind", errs.KindOf(err).String())
 		}
 	})

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"runtime"
+	"runtime/metrics"
 
 	"chancery/internal/errs"
 	"chancery/internal/sandbox"
@@ -57,24 +57,30 @@ func (c *Cell) wallHandler() http.Handler {
 // status is what the zone may know of the cell.
 func (c *Cell) status() wall.Status {
 	custody, ca, pin, memory := c.keeper.Custody()
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
 	s := wall.Status{
 		Organization: c.config.Organization, State: custody.State, Quorum: custody.Quorum, Custodians: custody.Custodians,
 		SharesGiven: custody.SharesGiven, CACertificate: ca, IdentityPin: pin, Started: c.started, Version: c.version,
-		RootKeyMemory: memory, RSSBytes: int64(mem.Sys - mem.HeapReleased),
+		RootKeyMemory: memory, RSSBytes: memoryUse(),
 	}
 	for _, m := range c.measures {
-		s.Enforced = append(s.Enforced, wall.Measure{Name: m.Name, Enforced: m.Enforced, Detail: m.Detail})
+		s.Enforced = append(s.Enforced, wall.Measure(m))
 	}
 	return s
+}
+
+// memoryUse is what the Go runtime holds of the host's memory, in bytes. It is
+// read without stopping the world; what the kernel counts, the zone sees itself.
+func memoryUse() int64 {
+	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())
 }
 
 // probe tries to break out, as an attacker who has taken over this process would.
 func (c *Cell) probe(r *http.Request, in wall.Probe) wall.ProbeReport {
 	var out wall.ProbeReport
-	for _, a := range sandbox.Attempts(r.Context(), sandbox.Probe{TCP: in.TCP, UDP: in.UDP, Paths: in.Paths}) {
-		out.Attempts = append(out.Attempts, wall.Attempt{Name: a.Name, Refused: a.Refused, Detail: a.Detail})
+	for _, a := range sandbox.Attempts(r.Context(), sandbox.Probe(in)) {
+		out.Attempts = append(out.Attempts, wall.Attempt(a))
 	}
 	return out
 }
