@@ -2,8 +2,8 @@
 
 package keys
 
-import "runtime/secret"
+import runtimesecret "runtime/secret"
 
 // erasing runs f, which handles secrets; the runtime erases registers, stack and
 // dropped heap after it.
-func erasing(f func()) { secret.Do(f) }
+func erasing(f func()) { runtimesecret.Do(f) }

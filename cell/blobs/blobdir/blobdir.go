@@ -68,9 +68,9 @@ func (e *Engine) make() error {
 	if err := files.MkdirAll(e.fs, e.dir); err != nil {
 		return err
 	}
-	if err := e.fs.SyncDir(filepath.Dir(e.dir)); err != nil {
-		return err
-	}
+	// All directories first, then all syncs: the first sync then makes a journaling
+	// file system write them all at once, and the others find nothing to do.
+	unsynced := []string{filepath.Dir(e.dir), e.dir}
 	mkdir := func(name string) error {
 		if err := e.fs.Mkdir(name); err != nil && !errs.Is(err, errs.Exists) {
 			return err
@@ -86,12 +86,12 @@ func (e *Engine) make() error {
 				return err
 			}
 		}
-		if err := e.fs.SyncDir(e.path(string(x))); err != nil {
+		unsynced = append(unsynced, e.path(string(x)))
+	}
+	for _, name := range unsynced {
+		if err := e.fs.SyncDir(name); err != nil {
 			return err
 		}
-	}
-	if err := e.fs.SyncDir(e.dir); err != nil {
-		return err
 	}
 	return files.WriteFile(e.fs, e.path(marker), []byte(layout))
 }
