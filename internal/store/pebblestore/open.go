@@ -57,6 +57,7 @@ type Store struct {
 	key    []byte // of the journals
 	lock   io.Closer
 	db     *pebble.DB
+	sched  scheduler
 	gate   gate
 	commit committer
 	feed   feedState
@@ -117,8 +118,11 @@ func Open(ctx context.Context, opt Options) (_ *Store, err error) {
 	s.feed.init()
 	defer func() {
 		if err != nil {
-			if s.db != nil {
-				s.closeEngine()
+			switch {
+			case s.db != nil:
+				_ = s.closeEngine()
+			case s.vfs != nil:
+				s.vfs.closeAll()
 			}
 			_ = lock.Close()
 			err = errs.Wrap(op, err)
@@ -159,6 +163,7 @@ func Open(ctx context.Context, opt Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.vfs.serving.Store(true)
+	s.sched.enable()
 	s.commit.start(s)
 	return s, nil
 }
@@ -283,10 +288,7 @@ func (s *Store) recover(nums []uint64) error {
 		return errs.New(errs.Corrupt, "pebblestore.recover", "the replay of the journal ended at commit %d, not %d", got, last)
 	}
 	if replayed > 0 {
-		if err := s.db.Flush(); err != nil {
-			return engineErr("pebblestore.recover", err)
-		}
-		if err := s.vfs.alive(); err != nil {
+		if err := s.flush(); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,23 @@ func (s *Store) Purge(ctx context.Context, r store.Range) error {
 	case <-s.vfs.dead:
 		return s.vfs.alive()
 	}
-	if err := s.db.Compact(ctx, lower, upper, false); err != nil {
+	// A compaction that ends in a broken engine never answers.
+	cctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.vfs.dead:
+			cancel()
+		case <-cctx.Done():
+		}
+	}()
+	if err := s.db.Compact(cctx, lower, upper, false); err != nil {
+		if dead := s.vfs.alive(); dead != nil {
+			return dead
+		}
+		if ctx.Err() != nil {
+			return ctxErr(op, ctx)
+		}
 		return engineErr(op, err)
 	}
 	return s.awaitRemovals(ctx, op, touch.journal)

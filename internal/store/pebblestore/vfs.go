@@ -28,17 +28,26 @@ type cryptFS struct {
 	written atomic.Uint64
 	// serving is set while the engine is open: only then may a write wait for room.
 	serving atomic.Bool
+	// flushErrors counts the failed flushes since the last good one.
+	flushErrors atomic.Int32
 	// full gets a token when a write found no room.
 	full chan struct{}
+	// closing is closed when the engine begins to close: no more pauses.
+	closing chan struct{}
 	// dead is closed with deadErr set when the engine's files may no longer be
 	// touched; see kill.
 	dead    chan struct{}
 	deadErr error
 	once    sync.Once
+
+	mu sync.Mutex
+	// open are the files and locks in use, to be closed if Pebble is abandoned.
+	open map[io.Closer]struct{}
 }
 
 func newCryptFS(base files.FS, key []byte) *cryptFS {
-	return &cryptFS{base: base, key: key, full: make(chan struct{}, 1), dead: make(chan struct{})}
+	return &cryptFS{base: base, key: key, full: make(chan struct{}, 1), closing: make(chan struct{}), dead: make(chan struct{}),
+		open: map[io.Closer]struct{}{}}
 }
 
 // retryPause is how long a write that found no room waits, so that Pebble, which
@@ -54,6 +63,22 @@ func (c *cryptFS) kill(err error) {
 	})
 }
 
+// maxFlushErrors is how many flushes in a row may fail for another reason than
+// want of room before the engine counts as broken.
+const maxFlushErrors = 3
+
+// flushEnded is told the outcome of every flush. Pebble itself would try for ever,
+// and commits would wait for it.
+func (c *cryptFS) flushEnded(err error) {
+	switch {
+	case err == nil:
+		c.flushErrors.Store(0)
+	case files.IsFull(err):
+	case c.flushErrors.Add(1) >= maxFlushErrors:
+		c.kill(err)
+	}
+}
+
 // alive returns the reason why the files are frozen, or nil.
 func (c *cryptFS) alive() error {
 	select {
@@ -64,25 +89,25 @@ func (c *cryptFS) alive() error {
 	}
 }
 
-// room is called after a failed write and tells whether to try it again: for
-// want of room, while the engine serves, if the file cannot do without.
+// room is called after a failed write. It slows the writer down, and tells whether
+// to try again: for want of room, while the engine serves, if the file cannot do without.
 func (c *cryptFS) room(err error, must bool) bool {
-	if !files.IsFull(err) {
-		return false
+	full := files.IsFull(err)
+	if full {
+		select {
+		case c.full <- struct{}{}:
+		default:
+		}
 	}
-	select {
-	case c.full <- struct{}{}:
-	default:
-	}
-	if !c.serving.Load() {
-		return false
-	}
+	c.pause()
+	return full && must && c.serving.Load() && c.alive() == nil
+}
+
+func (c *cryptFS) pause() {
 	select {
 	case <-time.After(retryPause):
-	case <-c.dead:
-		return false
+	case <-c.closing:
 	}
-	return must && c.serving.Load()
 }
 
 // role is what a file is to Pebble, told by its name.
@@ -126,6 +151,7 @@ func (c *cryptFS) Create(name string, _ vfs.DiskWriteCategory) (vfs.File, error)
 	var f files.File
 	for {
 		if err = c.alive(); err != nil {
+			c.pause() // a failed flush is tried again at once
 			return nil, err
 		}
 		if err = c.base.Remove(name); err == nil || errs.Is(err, errs.NotFound) {
@@ -199,7 +225,52 @@ func (c *cryptFS) MkdirAll(dir string, _ os.FileMode) error {
 	return files.MkdirAll(c.base, dir)
 }
 
-func (c *cryptFS) Lock(name string) (io.Closer, error) { return c.base.Lock(name) }
+func (c *cryptFS) Lock(name string) (io.Closer, error) {
+	l, err := c.base.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	return c.track(l), nil
+}
+
+// tracked closes a file or lock once.
+type tracked struct {
+	c *cryptFS
+	io.Closer
+}
+
+// track notes something to be closed.
+func (c *cryptFS) track(what io.Closer) *tracked {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &tracked{c, what}
+	c.open[t] = struct{}{}
+	return t
+}
+
+func (t *tracked) Close() error {
+	t.c.mu.Lock()
+	_, open := t.c.open[t]
+	delete(t.c.open, t)
+	t.c.mu.Unlock()
+	if !open {
+		return nil
+	}
+	return t.Closer.Close()
+}
+
+// closeAll closes what Pebble left open.
+func (c *cryptFS) closeAll() {
+	c.mu.Lock()
+	all := make([]io.Closer, 0, len(c.open))
+	for t := range c.open {
+		all = append(all, t)
+	}
+	c.mu.Unlock()
+	for _, t := range all {
+		_ = t.Close()
+	}
+}
 
 func (c *cryptFS) List(dir string) ([]string, error) {
 	infos, err := c.base.ReadDir(dir)

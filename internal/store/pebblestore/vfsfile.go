@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"chancery/internal/errs"
@@ -56,6 +57,7 @@ type writeFile struct {
 	noFile
 	c       *cryptFS
 	f       files.File
+	closer  io.Closer
 	name    string
 	role    role
 	table   *frame.TableWriter
@@ -65,7 +67,7 @@ type writeFile struct {
 }
 
 func newWriteFile(c *cryptFS, f files.File, name string, r role) (*writeFile, error) {
-	w := &writeFile{noFile: noFile{c}, c: c, f: f, name: name, role: r}
+	w := &writeFile{noFile: noFile{c}, c: c, f: f, closer: c.track(f), name: name, role: r}
 	var err error
 	switch {
 	case r.table:
@@ -77,7 +79,7 @@ func newWriteFile(c *cryptFS, f files.File, name string, r role) (*writeFile, er
 		}
 	}
 	if err != nil {
-		_ = f.Close()
+		_ = w.closer.Close()
 		return nil, err
 	}
 	return w, nil
@@ -120,7 +122,7 @@ func (w *writeFile) SyncData() error { return w.Sync() }
 
 func (w *writeFile) Close() error {
 	err := w.seal()
-	if cerr := w.f.Close(); err == nil {
+	if cerr := w.closer.Close(); err == nil {
 		err = cerr
 	}
 	return err
@@ -159,25 +161,27 @@ func (d *diskFile) WriteAt(p []byte, off int64) (int, error) {
 func (d *diskFile) Truncate(size int64) error { return d.f.Truncate(size) }
 
 func (d *diskFile) Sync() error {
-	for {
-		if err := d.c.alive(); err != nil {
-			return err
-		}
-		err := d.f.Sync()
-		if err != nil && d.must {
-			// After a failed sync the kernel may have dropped the pages: trying
-			// again could succeed over lost bytes. Pebble would end the process.
-			d.c.kill(err)
-		}
+	if err := d.c.alive(); err != nil {
 		return err
 	}
+	err := d.f.Sync()
+	if err == nil {
+		return nil
+	}
+	if d.must {
+		// After a failed sync the kernel may have dropped the pages: trying again
+		// could succeed over lost bytes. Pebble would end the process.
+		d.c.kill(err)
+	}
+	d.c.room(err, false)
+	return err
 }
 
 // readFile is a file that Pebble reads.
 type readFile struct {
 	noFile
 	c     *cryptFS
-	f     files.File
+	f     io.Closer
 	name  string
 	table *frame.TableReader
 	off   int64 // of Read in a table
@@ -194,7 +198,7 @@ func newReadFile(c *cryptFS, f files.File, name string, r role) (*readFile, erro
 	if err != nil {
 		return nil, err
 	}
-	rf := &readFile{noFile: noFile{c}, c: c, f: f, name: name}
+	rf := &readFile{noFile: noFile{c}, c: c, name: name}
 	if r.table {
 		rf.table, err = frame.NewTableReader(f, size, c.key, r.name)
 	} else {
@@ -207,8 +211,9 @@ func newReadFile(c *cryptFS, f files.File, name string, r role) (*readFile, erro
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, damage(err)
 	}
+	rf.f = c.track(f)
 	return rf, nil
 }
 
@@ -219,8 +224,23 @@ func (r *readFile) ReadAt(p []byte, off int64) (int, error) {
 	if r.table == nil {
 		return r.noFile.ReadAt(p, off)
 	}
-	return r.table.ReadAt(p, off)
+	n, err := r.table.ReadAt(p, off)
+	return n, damage(err)
 }
+
+// damage makes Pebble know a corrupt file when it meets one, so that it leaves it
+// out of compactions instead of trying again and again.
+func damage(err error) error {
+	if errs.Is(err, errs.Corrupt) {
+		return &corruption{err}
+	}
+	return err
+}
+
+type corruption struct{ error }
+
+func (c *corruption) Unwrap() error        { return c.error }
+func (c *corruption) Is(target error) bool { return target == pebble.ErrCorruption }
 
 // Read reads on. Damage is an error that Pebble does not know and therefore does
 // not take for the end of a log, as it would take bytes that fail its own checksum.
