@@ -16,6 +16,11 @@ listed=$(sed -n 's/^| `\([^`]*\)` |.*/\1/p' docs/dependencies.md | sort)
 diff -u --label "direct dependencies in go.mod" <(echo "$direct") --label "docs/dependencies.md" <(echo "$listed") ||
 	fail "docs/dependencies.md must have one line for each direct dependency of go.mod, and no other."
 
+say "docs/adr/README.md"
+for record in docs/adr/[0-9]*.md; do
+	grep -qF "(${record##*/})" docs/adr/README.md || fail "$record is not in the index, docs/adr/README.md."
+done
+
 say "go vet"
 go vet ./...
 
