@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"chancery/internal/errs"
+	"chancery/internal/pki"
 	"chancery/internal/store"
 )
 
@@ -19,11 +20,11 @@ func CreateCA(ctx context.Context, st store.Store, organization string) (string,
 	if st == nil {
 		return "", errs.New(errs.Sealed, op, "the organization is sealed")
 	}
-	ca, err := NewCA(organization)
+	ca, err := pki.NewCA(organization)
 	if err != nil {
 		return "", errs.Wrap(op, err)
 	}
-	v, err := encodePair(ca.key, ca.cert.Raw)
+	v, err := ca.Encode()
 	if err != nil {
 		return "", err
 	}
@@ -50,7 +51,7 @@ type CertificateOptions struct {
 // Safe for concurrent use. The zero value refuses.
 type Certificates struct {
 	st    store.Store
-	ca    *CA
+	ca    *pki.CA
 	names []string
 	ips   []net.IP
 	now   func() time.Time
@@ -69,13 +70,13 @@ func OpenCertificates(ctx context.Context, st store.Store, o CertificateOptions)
 	if c.now == nil {
 		c.now = time.Now
 	}
-	c.names, c.ips = SplitNames(o.Names)
+	c.names, c.ips = pki.SplitNames(o.Names)
 	v, err := st.Get(ctx, []byte(keyCA))
 	if err != nil {
 		return nil, errs.Wrap(op, err)
 	}
 	defer clear(v)
-	if c.ca, err = parseCA(v); err != nil {
+	if c.ca, err = pki.ParseCA(v); err != nil {
 		return nil, errs.Wrap(op, err)
 	}
 	if err := c.Renew(ctx); err != nil {
@@ -109,7 +110,7 @@ func (c *Certificates) Renew(ctx context.Context) error {
 	}
 	v, err := c.st.Get(ctx, []byte(keyLeaf))
 	if err == nil {
-		leaf, perr := parsePair(v)
+		leaf, perr := pki.ParsePair(v)
 		clear(v)
 		if perr != nil {
 			return errs.Wrap(op, perr)
@@ -125,7 +126,7 @@ func (c *Certificates) Renew(ctx context.Context) error {
 	if err != nil {
 		return errs.Wrap(op, err)
 	}
-	if v, err = encodePair(leaf.PrivateKey, leaf.Leaf.Raw); err != nil {
+	if v, err = pki.EncodePair(leaf.PrivateKey, leaf.Leaf.Raw); err != nil {
 		return err
 	}
 	defer clear(v)
@@ -144,7 +145,7 @@ func (c *Certificates) good(leaf *tls.Certificate, now time.Time) bool {
 	x := leaf.Leaf
 	life := x.NotAfter.Sub(x.NotBefore)
 	return !now.Before(x.NotBefore) && x.NotAfter.Sub(now) >= life/3 &&
-		x.CheckSignatureFrom(c.ca.cert) == nil &&
+		c.ca.Signed(x) &&
 		slices.Equal(x.DNSNames, c.names) &&
 		slices.EqualFunc(x.IPAddresses, c.ips, net.IP.Equal)
 }

@@ -1,4 +1,9 @@
-package identity
+// Package pki is a small certificate authority and the server certificates that it
+// issues. An organization has one inside its cell, the operator one for his own
+// API server; neither knows the other's.
+//
+// It must never write a key anywhere: where keys are kept is the caller's affair.
+package pki
 
 import (
 	"crypto/ecdsa"
@@ -24,17 +29,16 @@ const LeafLife = 90 * 24 * time.Hour
 // organization that is cut off must not stop with a date.
 var noEnd = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-// CA is the organization's certificate authority. Its key is made inside the
-// cell and kept in the encrypted store alone. The zero CA refuses.
+// CA is a certificate authority: ECDSA P-256. The zero CA refuses.
 type CA struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 }
 
-// NewCA makes an authority for an organization: ECDSA P-256, no end of validity,
-// no further authorities below it.
+// NewCA makes an authority for an organization: no end of validity, no further
+// authorities below it.
 func NewCA(organization string) (*CA, error) {
-	const op = "identity.NewCA"
+	const op = "pki.NewCA"
 	if organization == "" {
 		return nil, errs.New(errs.Invalid, op, "the organization has no name")
 	}
@@ -74,7 +78,7 @@ func (c *CA) CertificatePEM() string {
 // Issue makes a new key and a server certificate for DNS names (a leading "*."
 // is a wildcard) and addresses, valid for LeafLife from now.
 func (c *CA) Issue(names []string, ips []net.IP, now time.Time) (*tls.Certificate, error) {
-	const op = "identity.Issue"
+	const op = "pki.Issue"
 	if c == nil || c.key == nil {
 		return nil, errs.New(errs.Sealed, op, "there is no authority")
 	}
@@ -108,29 +112,43 @@ func (c *CA) Issue(names []string, ips []net.IP, now time.Time) (*tls.Certificat
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// encodePair gives a key and its certificate as PEM. Secret.
-func encodePair(key any, der []byte) ([]byte, error) {
+// EncodePair gives a key and its certificate as PEM. Secret.
+func EncodePair(key any, der []byte) ([]byte, error) {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, errs.WrapKind(errs.Internal, "identity.encodePair", err)
+		return nil, errs.WrapKind(errs.Internal, "pki.EncodePair", err)
 	}
 	defer clear(pkcs8)
 	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), nil
 }
 
-// parsePair reverses encodePair. No cause is shown: it would be about a key.
-func parsePair(b []byte) (*tls.Certificate, error) {
+// ParsePair reverses EncodePair. No cause is shown: it would be about a key.
+func ParsePair(b []byte) (*tls.Certificate, error) {
 	c, err := tls.X509KeyPair(b, b)
 	if err != nil {
-		return nil, errs.New(errs.Corrupt, "identity.parsePair", "a stored key and its certificate are malformed")
+		return nil, errs.New(errs.Corrupt, "pki.ParsePair", "a stored key and its certificate are malformed")
 	}
 	return &c, nil
 }
 
-func parseCA(b []byte) (*CA, error) {
-	const op = "identity.parseCA"
-	c, err := parsePair(b)
+// Encode gives the authority's key and certificate as PEM. Secret.
+func (c *CA) Encode() ([]byte, error) {
+	if c == nil || c.key == nil {
+		return nil, errs.New(errs.Sealed, "pki.Encode", "there is no authority")
+	}
+	return EncodePair(c.key, c.cert.Raw)
+}
+
+// Signed reports whether this authority signed the certificate.
+func (c *CA) Signed(leaf *x509.Certificate) bool {
+	return c != nil && c.cert != nil && leaf.CheckSignatureFrom(c.cert) == nil
+}
+
+// ParseCA reverses Encode. Errors: errs.Corrupt.
+func ParseCA(b []byte) (*CA, error) {
+	const op = "pki.ParseCA"
+	c, err := ParsePair(b)
 	if err != nil {
 		return nil, err
 	}
