@@ -189,15 +189,21 @@ func (q *request) fail(err error) {
 	}
 	q.boundDrain()
 	hd := q.w.Header()
-	for _, name := range []string{"Content-Range", "Content-Length", "Content-Encoding", "Content-Disposition",
-		"Content-Language", "Cache-Control", "Expires", "X-Amz-Mp-Parts-Count"} {
-		hd.Del(name)
+	for name := range hd {
+		switch name {
+		case "Server", "X-Amz-Request-Id", "X-Amz-Id-2":
+		case "ETag", "Last-Modified":
+			if e.status != http.StatusNotModified && e.status != http.StatusPreconditionFailed {
+				delete(hd, name)
+			}
+		default:
+			delete(hd, name) // of an answer that is not to be
+		}
 	}
 	for _, f := range e.header {
 		hd.Set(f[0], f[1])
 	}
 	if e.status == http.StatusNotModified {
-		hd.Del("Content-Type")
 		q.start(e.status)
 		return
 	}
