@@ -36,10 +36,13 @@ const LeaseTime = 5 * time.Minute
 type Manager interface {
 	// CreateProject adds to b what creates a project's first key. Nothing is created before b commits.
 	CreateProject(ctx context.Context, b *store.Batch, project string) error
+	// The commit of b is errs.Conflict if the organization's key was rotated in between: build b anew.
 	// CreateBucket adds to b what creates a bucket's first key under its project's current key.
+	// The project's own creation must be committed before. Conflicts as above.
 	CreateBucket(ctx context.Context, b *store.Batch, project, bucket string) error
 	// Lease unwraps a bucket's keys for use during LeaseTime. It is cached, so
-	// it may be called for every request (under a microsecond when warm).
+	// it may be called for every request (under a microsecond when warm); the
+	// lease that it returns runs for LeaseTime/2 at least.
 	// Errors: errs.NotFound, errs.Destroyed, errs.Invalid (no reason), errs.Sealed, errs.Corrupt.
 	Lease(ctx context.Context, project, bucket string, why Reason) (Lease, error)
 
@@ -58,7 +61,9 @@ type Manager interface {
 }
 
 // Lease is an unwrapped bucket key in use. Safe for concurrent use. After its
-// end, or after the key's destruction, every method fails.
+// end every use of a key fails: by the clock with errs.Unavailable (take a new
+// lease: work that may last longer takes one for each step), after the key's
+// destruction with errs.Destroyed, after sealing with errs.Sealed.
 type Lease interface {
 	// KeyID is the public name of the bucket's key, in the form of an AWS KMS key ARN.
 	KeyID() string

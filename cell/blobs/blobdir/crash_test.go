@@ -39,7 +39,7 @@ func (h history) work(d *faultfs.Disk) error {
 		return err
 	}
 	s := blobs.New(e)
-	for i, n := range []int{0, 100, 5*segment.Size + 3, 9 * segment.Size} {
+	for i, n := range []int{0, 100, 5*segment.Size + 3} {
 		data := blobtest.Pattern(n)
 		id, size, err := s.Write(ctx, key, binding, bytes.NewReader(data))
 		if err != nil {
@@ -122,7 +122,7 @@ func steps(t *testing.T) (open, all int) {
 func TestPowerLoss(t *testing.T) {
 	open, all := steps(t)
 	for n := 3; n <= all+1; n++ { // the first two made the data directory
-		seeds := uint64(8)
+		seeds := uint64(4)
 		if n > 40 && n < open-20 { // one directory is like the other
 			seeds = uint64(n%5) / 4
 		}
