@@ -208,6 +208,13 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s %q: %q %v, want %q %v", c.service, c.name, org, ok, c.org, c.ok)
 		}
 	}
+	// A demonstration's domain is localhost: its organizations are told apart all the same.
+	local := Names{Domain: "localhost", Default: "demo"}
+	for name, want := range map[string]string{"s3.health.localhost": "health", "bucket.s3.health.localhost": "health", "bucket.localhost": "demo", "": "demo"} {
+		if org, ok := local.Resolve(S3, name); !ok || org != want {
+			t.Errorf("%q: %q %v, want %q", name, org, ok, want)
+		}
+	}
 	if _, ok := (Names{}).Resolve(S3, ""); ok {
 		t.Error("the zero Names resolves")
 	}

@@ -23,14 +23,20 @@ type Names struct {
 // organization with ok is the operator's own API server (api.DOMAIN). Names:
 // s3.ORG.DOMAIN and anything below it (a bucket), api.ORG.DOMAIN, seal.ORG.DOMAIN.
 func (n Names) Resolve(service Service, name string) (organization string, ok bool) {
+	if organization, ok := n.explicit(service, name); ok {
+		return organization, true
+	}
 	if name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return n.Default, n.Default != ""
 	}
-	if n.Domain == "" {
-		return "", false
-	}
-	rest, ok := strings.CutSuffix(name, "."+n.Domain)
-	if !ok {
+	return "", false
+}
+
+// explicit resolves a name below the zone's domain. It comes before the default,
+// since a demonstration's domain may itself be localhost.
+func (n Names) explicit(service Service, name string) (organization string, ok bool) {
+	rest, below := strings.CutSuffix(name, "."+n.Domain)
+	if n.Domain == "" || !below {
 		return "", false
 	}
 	if service == API && rest == "api" {
@@ -46,8 +52,6 @@ func (n Names) Resolve(service Service, name string) (organization string, ok bo
 		ok = head == "s3" || strings.HasSuffix(head, ".s3")
 	case API:
 		ok = head == "api" || head == "seal"
-	default:
-		ok = false
 	}
 	return organization, ok && organization != ""
 }
