@@ -35,8 +35,8 @@ const LeaseTime = 5 * time.Minute
 // Ids of projects and buckets are stable random ids (see objects), never names that can be reused.
 type Manager interface {
 	// CreateProject adds to b what creates a project's first key. Nothing is created before b commits.
-	CreateProject(ctx context.Context, b *store.Batch, project string) error
 	// The commit of b is errs.Conflict if the organization's key was rotated in between: build b anew.
+	CreateProject(ctx context.Context, b *store.Batch, project string) error
 	// CreateBucket adds to b what creates a bucket's first key under its project's current key.
 	// The project's own creation must be committed before. Conflicts as above.
 	CreateBucket(ctx context.Context, b *store.Batch, project, bucket string) error
