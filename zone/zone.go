@@ -69,6 +69,14 @@ func Probe(ctx context.Context, dir, organization string, in wall.Probe) (wall.P
 	return c.Probe(ctx, in)
 }
 
+// CellPID tells the process of an organization's cell.
+func CellPID(ctx context.Context, dir, organization string) (int, error) {
+	if _, err := cellClient(dir, organization); err != nil {
+		return 0, err
+	}
+	return cells.PID(ctx, runDir(dir, organization))
+}
+
 func cellClient(dir, organization string) (*cells.Client, error) {
 	const op = "zone.cellClient"
 	if !ValidLabel(organization) {

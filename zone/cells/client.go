@@ -143,3 +143,29 @@ func dial(ctx context.Context, runDir, socket string) (net.Conn, error) {
 	}
 	return c, nil
 }
+
+// PID asks the kernel which process listens on the cell's wall socket (unix(7),
+// SO_PEERCRED). What the cell says of itself plays no part.
+func PID(ctx context.Context, runDir string) (int, error) {
+	const op = "cells.PID"
+	c, err := dial(ctx, runDir, wall.SocketWall)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, errs.WrapKind(errs.Internal, op, err)
+	}
+	var credentials *unix.Ucred
+	var getErr error
+	if err := raw.Control(func(fd uintptr) {
+		credentials, getErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, errs.WrapKind(errs.Internal, op, err)
+	}
+	if getErr != nil {
+		return 0, errs.WrapKind(errs.Unavailable, op, getErr)
+	}
+	return int(credentials.Pid), nil
+}
