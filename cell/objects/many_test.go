@@ -2,6 +2,7 @@ package objects
 
 import (
 	"bytes"
+	"fmt"
 
 	"chancery/cell/keys"
 	"chancery/internal/store"
@@ -34,4 +35,25 @@ func (w *world) manyParts(bk *bucketInfo, l keys.Lease, key string, count, size 
 	b.Put(objectKey(bk.id, key), value)
 	_, err = w.store.Commit(ctx, &b)
 	return all, err
+}
+
+// manyObjects publishes count small objects in one commit.
+func (w *world) manyObjects(bk *bucketInfo, l keys.Lease, count int) (store.Seq, error) {
+	var b store.Batch
+	for i := range count {
+		key := fmt.Sprintf("dir/object-%06d", i)
+		c, err := w.receive(ctx, "t", l, bk, key, source{r: bytes.NewReader(data(64, 1)), size: -1})
+		if err != nil {
+			return 0, err
+		}
+		c.etag, c.headers = opaqueETag(), Headers{ContentType: "application/octet-stream", User: map[string]string{"mtime": "1700000000"}}
+		c.checksum = Checksum{Algorithm: "CRC64NVME", Value: "AAAAAAAAAAA=", Type: typeFullObject}
+		c.publish(&b, bk)
+		value, err := c.record.seal(l, whatObject, bk.id, []byte(key))
+		if err != nil {
+			return 0, err
+		}
+		b.Put(objectKey(bk.id, key), value)
+	}
+	return w.store.Commit(ctx, &b)
 }
