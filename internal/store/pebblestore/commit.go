@@ -381,7 +381,10 @@ func (c *committer) rotate(s *Store) error {
 		}
 		return errs.Wrap(op, err)
 	}
-	_ = c.journal.f.Close() // synced
+	if err := c.journal.finish(); err != nil {
+		// Its commits were synced one by one; only the trace to the next is missing.
+		s.opt.Log.Warn("store: a journal was not finished", "error", err)
+	}
 	c.old = append(c.old, c.journal.num)
 	c.journal = j
 	s.journalDisk.Store(j.w.Size())

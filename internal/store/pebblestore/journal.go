@@ -19,7 +19,8 @@ import (
 // commits, synced before anyone is told. It stands in for Pebble's own log, which
 // shows a commit to readers before it is durable, and ends the process when the
 // disk is full. A journal file is needed until the engine has flushed what it
-// holds; its first frame holds the Seq that it follows on.
+// holds; its first frame holds the Seq that it follows on, and its last one, if
+// there is a next journal, says so: none can be taken away unnoticed.
 
 const (
 	journalPrefix = "journal-"
@@ -104,12 +105,27 @@ func (j *journal) append(first, last store.Seq, repr []byte) (known bool, err er
 	return true, errs.Wrap(op, err)
 }
 
+// finish says that the next journal carries on, and closes the file. It is called
+// when that journal is durable and before anything is in it.
+func (j *journal) finish() error {
+	err := j.w.Append(make([]byte, recordHeader))
+	if err == nil {
+		err = j.f.Sync()
+	}
+	if cerr := j.f.Close(); err == nil {
+		err = cerr
+	}
+	return errs.Wrap("pebblestore.journal", err)
+}
+
 // journalReader reads one journal.
 type journalReader struct {
 	num  uint64
 	base store.Seq
 	f    files.File
 	r    *frame.LogReader
+	// continued is set when the end was read and names a next journal.
+	continued bool
 }
 
 func openJournal(fsys files.FS, dir string, key []byte, num uint64) (*journalReader, error) {
@@ -160,6 +176,10 @@ func (j *journalReader) next() (first, last store.Seq, repr []byte, err error) {
 	}
 	first = store.Seq(binary.BigEndian.Uint64(p))
 	last = store.Seq(binary.BigEndian.Uint64(p[8:]))
+	if first == 0 && last == 0 && len(p) == recordHeader {
+		j.continued = true
+		return 0, 0, nil, io.EOF
+	}
 	if first == 0 || last < first {
 		return 0, 0, nil, errs.New(errs.Corrupt, "pebblestore.journal", "%s holds a record without order", journalName(j.num))
 	}
@@ -187,6 +207,9 @@ func replay(fsys files.FS, dir string, key []byte, nums []uint64, applied store.
 	}
 	known := store.Seq(0) // the highest Seq that the journals tell of
 	for i, j := range readers {
+		if i > 0 && j.num != readers[i-1].num+1 && j.base > applied {
+			return 0, errs.New(errs.Corrupt, op, "a journal before %s is missing", journalName(j.num))
+		}
 		if i+1 < len(readers) && readers[i+1].base <= applied {
 			continue // the engine has flushed all of it
 		}
@@ -213,6 +236,9 @@ func replay(fsys files.FS, dir string, key []byte, nums []uint64, applied store.
 				return 0, errs.Wrap(op, err)
 			}
 			applied = last
+		}
+		if j.continued && i+1 == len(readers) {
+			return 0, errs.New(errs.Corrupt, op, "the journal after %s is missing", journalName(j.num))
 		}
 	}
 	if known < applied {
