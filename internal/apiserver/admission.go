@@ -17,6 +17,8 @@ import (
 type namespaceCheck struct {
 	// namespaces is set before the server serves.
 	namespaces *genericregistry.Store
+	// more is what the caller has to say; nil is nothing.
+	more func(context.Context, admission.Attributes) error
 }
 
 var _ admission.ValidationInterface = (*namespaceCheck)(nil)
@@ -25,16 +27,20 @@ var _ admission.ValidationInterface = (*namespaceCheck)(nil)
 var protectedNamespaces = map[string]bool{metav1.NamespaceDefault: true}
 
 // Handles implements admission.Interface.
-func (c *namespaceCheck) Handles(op admission.Operation) bool {
-	return op == admission.Create || op == admission.Delete
-}
+func (c *namespaceCheck) Handles(admission.Operation) bool { return true }
 
 // Validate implements admission.ValidationInterface.
 func (c *namespaceCheck) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if c.more != nil {
+		if err := c.more(ctx, a); err != nil {
+			return err
+		}
+	}
 	gr := a.GetResource().GroupResource()
 	if gr.Group == "" && gr.Resource == "namespaces" {
-		if a.GetOperation() == admission.Delete && protectedNamespaces[a.GetName()] {
-			return apierrors.NewForbidden(gr, a.GetName(), fmt.Errorf("this namespace may not be deleted"))
+		// A deletion of many names each one only in its old object.
+		if old, ok := a.GetOldObject().(*corev1.Namespace); ok && a.GetOperation() == admission.Delete && protectedNamespaces[old.Name] {
+			return apierrors.NewForbidden(gr, old.Name, fmt.Errorf("this namespace may not be deleted"))
 		}
 		return nil
 	}

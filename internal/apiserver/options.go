@@ -18,6 +18,7 @@ import (
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"chancery/internal/errs"
@@ -40,6 +41,9 @@ type Options struct {
 	// Authorize tells whether a user may make a request. Nil refuses everybody.
 	// /healthz, /livez, /readyz and /version are open to all without asking.
 	Authorize func(ctx context.Context, request authorizer.Attributes) bool
+	// Admit may refuse a request that is otherwise valid, with a Kubernetes status
+	// error. Deletions carry the object that is to go. Nil refuses nothing.
+	Admit func(ctx context.Context, request admission.Attributes) error
 	// Version is added to the Kubernetes version that clients are told.
 	Version string
 	// Logger gets warnings and errors; default slog.Default().

@@ -82,7 +82,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 func (s *Server) build() error {
 	config := genericapiserver.NewRecommendedConfig(apiextensions.Codecs)
 	s.config = &config.Config
-	check := &namespaceCheck{}
+	check := &namespaceCheck{more: s.opts.Admit}
 	config.EffectiveVersion = newEffectiveVersion(s.opts.Version)
 	config.ExternalAddress = s.opts.Name + ":443"
 	config.LoopbackClientConfig = s.loopback.config()
