@@ -37,12 +37,15 @@ func (s *Store) openEngine(mustExist bool) error {
 	const op = "pebblestore.engine"
 	quiet := &engineLog{s: s, log: s.opt.Log}
 	opts := &pebble.Options{
-		FS:                    s.vfs,
-		FormatMajorVersion:    formatVersion,
-		DisableWAL:            true, // the journal is ours
-		ErrorIfNotExists:      mustExist,
-		CacheSize:             s.opt.CacheBytes,
-		MaxOpenFiles:          256,
+		FS:                 s.vfs,
+		FormatMajorVersion: formatVersion,
+		DisableWAL:         true, // the journal is ours
+		ErrorIfNotExists:   mustExist,
+		CacheSize:          s.opt.CacheBytes,
+		MaxOpenFiles:       256,
+		// No sync in the middle of a table (default: each 512 KiB): a table's last
+		// segment is sealed at its sync, so nothing may be written after it.
+		BytesPerSync:          1 << 62,
 		MaxManifestFileSize:   1 << 20,
 		MemTableSize:          uint64(max(s.opt.JournalBytes, 1<<20)),
 		L0CompactionThreshold: 4,
