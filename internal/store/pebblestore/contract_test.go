@@ -3,6 +3,7 @@ package pebblestore_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"chancery/internal/files"
 	"chancery/internal/files/faultfs"
@@ -52,5 +53,14 @@ func TestContract(t *testing.T) {
 
 // TestContractInMemory runs the suite on the disk that the fault tests use.
 func TestContractInMemory(t *testing.T) {
-	contract(t, func() files.FS { return faultfs.New(1).FS() }, func(*testing.T) string { return "/data" })
+	contract(t, func() files.FS {
+		d := faultfs.New(1)
+		d.Inject(func(_ int, op faultfs.Op, _ string) error {
+			if op == faultfs.OpSync {
+				time.Sleep(200 * time.Microsecond) // a sync takes time, or nothing would be grouped
+			}
+			return nil
+		})
+		return d.FS()
+	}, func(*testing.T) string { return "/data" })
 }
