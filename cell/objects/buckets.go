@@ -198,7 +198,9 @@ func (e *Engine) DeleteBucket(ctx context.Context, name string) error {
 	b.DeleteRange(done, store.After(done))
 	b.Put(key2(pDoomedB, bk.id), append([]byte{recordVersion}, bk.project...))
 	b.Change(TopicBucket, BucketChange{Removed, bk.id, name, bk.project}.encode())
-	if _, err := e.store.Commit(ctx, &b); err != nil {
+	_, err = e.store.Commit(ctx, &b)
+	e.buckets.forget(name)
+	if err != nil {
 		if neverCommitted(err) {
 			return undo(errs.Wrap(op, err))
 		}

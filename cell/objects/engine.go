@@ -36,6 +36,7 @@ type Engine struct {
 	pins  pins
 	// landing orders Sweep after uploads whose blob is durable but not yet in pins.
 	landing sync.RWMutex
+	buckets bucketCache
 }
 
 var _ Service = (*Engine)(nil)
@@ -59,6 +60,7 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	e := &Engine{opt: opt, store: opt.Store}
 	e.pins.init()
+	e.buckets.byName = make(map[string]*bucketInfo)
 	if err := e.recover(ctx); err != nil {
 		return nil, errs.Wrap(op, err)
 	}
@@ -138,6 +140,10 @@ func (e *Engine) findBucket(ctx context.Context, op, name string) (*bucketInfo, 
 	if name == "" || len(name) > 63 {
 		return nil, noSuchBucket(op, name)
 	}
+	b, mark := e.buckets.find(name)
+	if b != nil {
+		return b, nil
+	}
 	raw, err := e.get(ctx, bucketKey(name))
 	if err != nil {
 		return nil, errs.Wrap(op, err)
@@ -145,7 +151,48 @@ func (e *Engine) findBucket(ctx context.Context, op, name string) (*bucketInfo, 
 	if raw == nil {
 		return nil, noSuchBucket(op, name)
 	}
-	return decodeBucket(name, raw)
+	if b, err = decodeBucket(name, raw); err == nil {
+		e.buckets.keep(b, mark)
+	}
+	return b, err
+}
+
+// maxCachedBuckets bounds bucketCache, in buckets of about 200 bytes.
+const maxCachedBuckets = 10_000
+
+// bucketCache keeps bucket records that were read. A record never changes; it only
+// goes with its bucket, and deletes tell. Writes are safe even with a stale one,
+// since they demand the bucket's state in their commit.
+type bucketCache struct {
+	mu     sync.RWMutex
+	byName map[string]*bucketInfo
+	// mark grows with every forget, so that what was read before is not kept after.
+	mark uint64
+}
+
+func (c *bucketCache) find(name string) (*bucketInfo, uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byName[name], c.mark
+}
+
+func (c *bucketCache) keep(b *bucketInfo, mark uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mark != mark {
+		return
+	}
+	if len(c.byName) >= maxCachedBuckets {
+		clear(c.byName)
+	}
+	c.byName[b.name] = b
+}
+
+func (c *bucketCache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mark++
+	delete(c.byName, name)
 }
 
 // open finds a bucket and leases its keys. After the destruction of the key the error is errs.Destroyed.

@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 
 	"chancery/internal/errs"
@@ -95,6 +96,9 @@ func (s *scanner) run(ctx context.Context, r store.Reader, entry func(key string
 	}
 }
 
+// listBegin is how many entries a page grows to before it gets room for all.
+const listBegin = 64
+
 // List lists the current versions of a bucket's keys in byte order. Its cost is
 // that of the page, whatever lies below the common prefixes. An After inside a
 // common prefix skips all of that prefix, as S3 does.
@@ -119,10 +123,19 @@ func (e *Engine) List(ctx context.Context, in List) (Listing, error) {
 	}
 	out := Listing{}
 	keyID := l.KeyID()
+	var aad []byte
 	more, err := s.run(ctx, e.store, func(key string, rest, value []byte) error {
-		r, err := openRecord(l, whatObject, bk.id, rest, value, true)
+		h, err := parseHead(value)
 		if err != nil {
 			return err
+		}
+		aad = appendBound(aad[:0], whatObject, bk.id, value[:headSize], rest)
+		r := record{head: h}
+		if err := r.open(l, whatObject, aad, value, true); err != nil {
+			return err
+		}
+		if len(out.Objects) == listBegin {
+			out.Objects = slices.Grow(out.Objects, in.Max-listBegin)
 		}
 		out.Objects = append(out.Objects, r.object(bk.name, key, keyID))
 		out.Next = key

@@ -71,7 +71,10 @@ func (h head) append(dst []byte) []byte {
 // bound is the associated data of a record: what it is (a word), the bucket, the
 // open part, and the name under which it is stored.
 func bound(what, bucketID string, open []byte, name []byte) []byte {
-	b := make([]byte, 0, len(what)+1+len(bucketID)+len(open)+len(name))
+	return appendBound(make([]byte, 0, len(what)+1+len(bucketID)+len(open)+len(name)), what, bucketID, open, name)
+}
+
+func appendBound(b []byte, what, bucketID string, open []byte, name []byte) []byte {
 	b = append(b, what...)
 	b = append(b, 0)
 	b = append(b, bucketID...)
@@ -157,16 +160,24 @@ func openRecord(l keys.Lease, what, bucketID string, name, raw []byte, brief boo
 	if err != nil {
 		return nil, err
 	}
-	plain, err := l.OpenRecord(bound(what, bucketID, raw[:headSize], name), raw[headSize:])
-	if err != nil {
+	r := &record{head: h}
+	if err := r.open(l, what, bound(what, bucketID, raw[:headSize], name), raw, brief); err != nil {
 		return nil, err
 	}
-	r := &record{head: h}
+	return r, nil
+}
+
+// open fills r, which has its head, from the sealed part of raw.
+func (r *record) open(l keys.Lease, what string, aad, raw []byte, brief bool) error {
+	plain, err := l.OpenRecord(aad, raw[headSize:])
+	if err != nil {
+		return err
+	}
 	d := decoder{b: plain}
 	if !r.decode(&d, brief) || !brief && !d.end() {
-		return nil, corrupt("objects.openRecord", what+" record")
+		return corrupt("objects.openRecord", what+" record")
 	}
-	return r, nil
+	return nil
 }
 
 // object turns r into what the layers above see.

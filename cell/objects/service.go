@@ -31,7 +31,8 @@ type Service interface {
 	Put(ctx context.Context, in Put) (Object, error)
 	// Get opens an object. The reader must be closed. Ranges and conditions are
 	// decided here; a failed condition is an error with Code PreconditionFailed
-	// or NotModified (with the Object still returned for its headers).
+	// or NotModified (with the Object still returned for its headers). With
+	// InvalidRange and InvalidPartNumber the Object is returned too, for its Size.
 	Get(ctx context.Context, in Get) (Object, io.ReadCloser, error)
 	Head(ctx context.Context, in Get) (Object, error)
 	Delete(ctx context.Context, in Delete) (Deleted, error)
@@ -46,7 +47,8 @@ type Service interface {
 	AbortUpload(ctx context.Context, bucket, key, uploadID string) error
 	ListParts(ctx context.Context, in ListParts) (PartListing, error)
 	ListUploads(ctx context.Context, in ListUploads) (UploadListing, error)
-	// Parts lists the parts of a finished multipart object, for GetObjectAttributes; empty if it was a single put.
+	// Parts lists the parts of a finished multipart object, numbered 1 to N, for
+	// GetObjectAttributes; empty if it was a single put. The bool tells that there are more.
 	Parts(ctx context.Context, bucket, key, versionID string, after, limit int) ([]Part, bool, error)
 }
 
@@ -72,6 +74,7 @@ type CreateBucket struct{ Name, ProjectID, Region string }
 
 // Body is the bytes of an upload. The service reads to EOF, then calls Finish
 // before it commits; an error from either aborts the upload and nothing is kept.
+// A Body may also be a ChecksumDeclarer.
 type Body interface {
 	io.Reader
 	// Finish verifies what the client promised (signature of the last chunk,
@@ -163,7 +166,8 @@ type Deleted struct {
 	Existed   bool
 }
 
-// Copy asks for a server-side copy. With Replace the Headers are used, else the source's.
+// Copy asks for a server-side copy. With Replace the Headers are used, else the
+// source's; Headers.StorageClass, if set, counts in both cases.
 type Copy struct {
 	Source            Get // Conditions are those of x-amz-copy-source-if-*
 	Bucket, Key       string
