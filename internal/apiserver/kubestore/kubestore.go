@@ -40,7 +40,7 @@ type Storage struct {
 	log       *revlog.Log
 	codec     runtime.Codec
 	versioner storage.APIObjectVersioner
-	prefix    string
+	prefix    string // with a slash at its end: /pods is no prefix of /pods.apps
 	newFunc   func() runtime.Object
 }
 
@@ -51,7 +51,7 @@ func New(c Config) (*Storage, error) {
 	if c.Log == nil || c.Codec == nil || len(c.ResourcePrefix) < 2 || c.ResourcePrefix[0] != '/' || strings.HasSuffix(c.ResourcePrefix, "/") {
 		return nil, errs.New(errs.Invalid, "kubestore.New", "a log, a codec and a resource prefix such as /group/resource are required")
 	}
-	return &Storage{log: c.Log, codec: c.Codec, prefix: c.ResourcePrefix, newFunc: c.NewFunc}, nil
+	return &Storage{log: c.Log, codec: c.Codec, prefix: c.ResourcePrefix + "/", newFunc: c.NewFunc}, nil
 }
 
 // Versioner implements storage.Interface.
@@ -86,7 +86,7 @@ func (s *Storage) EnableResourceSizeEstimation(keys storage.KeysFunc) error {
 
 // Stats implements storage.Interface.
 func (s *Storage) Stats(ctx context.Context) (storage.Stats, error) {
-	page, err := s.log.List(ctx, revlog.Query{Prefix: s.prefix + "/", CountOnly: true})
+	page, err := s.log.List(ctx, revlog.Query{Prefix: s.prefix, CountOnly: true})
 	if err != nil {
 		return storage.Stats{}, apiError(err)
 	}

@@ -171,6 +171,11 @@ func (w *Watcher) Next(ctx context.Context) (Step, error) {
 		if v.closed {
 			return Step{}, errs.New(errs.Unavailable, op, "the API store is closed")
 		}
+		// Compacted is compacted, also where the ring could still help: what a
+		// client gets must not depend on how busy the server was.
+		if compacted := w.log.Compacted(); w.after < compacted {
+			return Step{}, compactedError(op, w.after, compacted)
+		}
 		var step Step
 		if v.covered {
 			for _, e := range v.events {
