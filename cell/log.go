@@ -30,7 +30,12 @@ type discreet struct {
 // plainKeys name attributes whose values are words of ours, never a customer's.
 var plainKeys = map[string]bool{"state": true, "kind": true, "op": true, "request": true, "reason": true, "controller": true, "phase": true}
 
-func (d discreet) Enabled(ctx context.Context, l slog.Level) bool { return d.next.Enabled(ctx, l) }
+func (d discreet) Enabled(ctx context.Context, l slog.Level) bool {
+	if d.foreign && l < slog.LevelWarn {
+		return false // without its words, ordinary talk says nothing
+	}
+	return d.next.Enabled(ctx, l)
+}
 
 func (d discreet) Handle(ctx context.Context, r slog.Record) error {
 	message := r.Message

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"chancery/cell/blobs"
 	"chancery/cell/blobs/blobdir"
@@ -25,6 +26,9 @@ import (
 
 // region is what S3 clients of every cell say; a cell is one place.
 const region = "us-east-1"
+
+// startTime bounds how long a seal waits for an API server that is just starting.
+const startTime = 10 * time.Second
 
 // services are everything that needs the root key. They live from unseal to seal.
 type services struct {
@@ -196,6 +200,13 @@ func (s *services) run(f func()) { s.running.Go(f) }
 
 // close ends everything from the top down. The keys go even if something above fails.
 func (s *services) close() error {
+	if s.control != nil {
+		// k8s.io/apiserver ends the whole process (klog.Fatalf in its hooks.go) when it
+		// is stopped before its start hooks are through, half a second after unseal.
+		started, done := context.WithTimeout(context.Background(), startTime)
+		_ = s.control.Ready(started) // not ready in time: the end is rough, and still an end
+		done()
+	}
 	s.stop()
 	var problems []error
 	if s.control != nil {
