@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 
@@ -204,7 +203,9 @@ func (c *committer) commit(s *Store, group []*request) {
 		fail(err)
 		return
 	}
-	if c.journal.w.Size() > s.opt.JournalBytes {
+	// While a flush is under way the journal may grow to twice its size; only then
+	// a commit waits for it.
+	if size := c.journal.w.Size(); size > s.opt.JournalBytes && (c.flushed == nil || size > 2*s.opt.JournalBytes) {
 		if err := c.rotate(s); err != nil {
 			fail(err)
 			return
@@ -241,6 +242,7 @@ func (c *committer) commit(s *Store, group []*request) {
 		undo(engineErr("pebblestore.commit", err))
 		return
 	}
+	before := c.journal.w.Size()
 	known, err := c.journal.append(first, seq, batch.Repr())
 	if err != nil {
 		_ = batch.Close()
@@ -248,7 +250,7 @@ func (c *committer) commit(s *Store, group []*request) {
 		return
 	}
 	s.syncs.Add(1)
-	s.journaled.Add(uint64(len(batch.Repr())))
+	s.journaled.Add(uint64(c.journal.w.Size() - before))
 	s.journalDisk.Store(c.journal.w.Size())
 	c.seq = seq
 	if err := s.apply(batch); err != nil {
@@ -350,92 +352,4 @@ func checkOp(state pebble.Reader, o *store.Op) error {
 		return errs.WrapKind(errs.Conflict, "store.Commit", &store.PreconditionError{Key: o.Key})
 	}
 	return nil
-}
-
-// rotate begins a new journal and lets the engine flush what the older ones hold.
-// At most one flush is under way: that bounds memory. While it cannot go on for
-// want of room, the error is errs.Exhausted and nothing has changed.
-func (c *committer) rotate(s *Store) error {
-	const op = "pebblestore.rotate"
-	if c.flushed != nil {
-		select {
-		case <-s.vfs.full: // an old token
-		default:
-		}
-		select {
-		case <-c.flushed:
-			c.afterFlush(s)
-		case <-s.vfs.full:
-			return errs.New(errs.Exhausted, op, "the disk has no room")
-		case <-s.vfs.dead:
-		}
-		if err := c.usable(s); err != nil {
-			return err
-		}
-	}
-	j, named, err := createJournal(s.fs, s.opt.Dir, s.key, c.journal.num+1, c.seq)
-	if err != nil {
-		if named {
-			c.failed = errs.WrapKind(errs.Unavailable, op, err)
-			return c.failed
-		}
-		return errs.Wrap(op, err)
-	}
-	if err := c.journal.finish(); err != nil {
-		// Its commits were synced one by one; only the trace to the next is missing.
-		s.opt.Log.Warn("store: a journal was not finished", "error", err)
-	}
-	c.old = append(c.old, c.journal.num)
-	c.journal = j
-	s.journalDisk.Store(j.w.Size())
-	if c.flushed, err = s.db.AsyncFlush(); err != nil {
-		c.failed = errs.WrapKind(errs.Unavailable, op, err)
-		return c.failed
-	}
-	return nil
-}
-
-// afterFlush removes the journals that a finished flush made superfluous.
-func (c *committer) afterFlush(s *Store) {
-	c.flushed = nil
-	if err := c.dropOld(s); err != nil {
-		s.opt.Log.Warn("store: an old journal stays", "error", err)
-	}
-}
-
-// dropOld removes the old journals, the oldest first, if the engine is sound. One
-// that cannot be removed stays in the list and does no harm.
-func (c *committer) dropOld(s *Store) error {
-	if err := s.vfs.alive(); err != nil {
-		return err
-	}
-	for len(c.old) > 0 {
-		err := s.fs.Remove(filepath.Join(s.opt.Dir, journalName(c.old[0])))
-		if err != nil && !errs.Is(err, errs.NotFound) {
-			return err
-		}
-		c.old = c.old[1:]
-	}
-	return nil
-}
-
-// Close implements store.Store. Commits that were begun are finished.
-func (s *Store) Close() error {
-	s.closeOnce.Do(func() {
-		s.gate.close()
-		close(s.commit.quit)
-		<-s.commit.done
-		s.snaps.closeAll()
-		err := s.commit.journal.f.Close()
-		if cerr := s.closeEngine(); err == nil {
-			err = cerr
-		}
-		clear(s.key)
-		clear(s.vfs.key)
-		if lerr := s.lock.Close(); err == nil {
-			err = lerr
-		}
-		s.closeErr = errs.Wrap("store.Close", err)
-	})
-	return s.closeErr
 }
