@@ -61,7 +61,7 @@ func (e *Engine) CreateBucket(ctx context.Context, in CreateBucket) (Bucket, err
 		if !errs.Is(err, errs.Conflict) || try > 20 {
 			return Bucket{}, errs.Wrap(op, err)
 		}
-		if err := e.waitOpen(ctx, op, projectIDKey(in.ProjectID), noProject); err != nil {
+		if err := e.waitOpen(ctx, op, projectIDKey(in.ProjectID), key2(pIntentP, in.ProjectID), noProject); err != nil {
 			return Bucket{}, err
 		}
 		if err := pause(ctx, 0); err != nil {
@@ -167,14 +167,15 @@ func (e *Engine) DeleteBucket(ctx context.Context, name string) error {
 		}
 	}
 	state, intent := stateKey(bk.id), key2(pIntentB, bk.id)
-	if err := e.flip(ctx, op, state, intent, name, noSuchBucket(op, name)); err != nil {
+	if _, err := e.flip(ctx, op, state, intent, noSuchBucket(op, name)); err != nil {
 		return err
 	}
+	defer e.ends.unlock(intent)
 	// From here on the end must be settled either way, whatever becomes of the caller.
 	ctx = context.WithoutCancel(ctx)
 	undo := func(cause error) error {
-		if err := e.unflip(ctx, op, state, intent, name); err != nil {
-			return err
+		if err := e.reopen(ctx, state, intent); err != nil {
+			return errs.Wrap(op, err)
 		}
 		return cause
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"strings"
 
 	"chancery/cell/keys"
@@ -40,7 +41,7 @@ func (e *Engine) CompleteUpload(ctx context.Context, in CompleteUpload) (Object,
 		if err = e.checkEarly(ctx, op, l, bk, in.Key, in.Conditions); err != nil {
 			return Object{}, err
 		}
-		_, err = e.flipUpload(ctx, op, ukey, uid)
+		_, err = e.flip(ctx, op, ukey, intent, noSuchUpload(op, in.UploadID))
 	}
 	if errs.CodeOf(err) == codeNoSuchUpload {
 		return e.completedBefore(ctx, op, l, bk, in.Key, uid, asked, err)
@@ -48,11 +49,12 @@ func (e *Engine) CompleteUpload(ctx context.Context, in CompleteUpload) (Object,
 	if err != nil {
 		return Object{}, err
 	}
+	defer e.ends.unlock(intent)
 	// From here on the upload must be settled either way, whatever becomes of the caller.
 	ctx = context.WithoutCancel(ctx)
 	o, undo, err := e.complete(ctx, op, l, bk, u, in, asked)
 	if undo {
-		if err := e.reopenUpload(ctx, intent, ukey); err != nil {
+		if err := e.reopen(ctx, ukey, intent); err != nil {
 			return Object{}, errs.Wrap(op, err)
 		}
 	}
@@ -150,6 +152,9 @@ func (e *Engine) complete(ctx context.Context, op string, l keys.Lease, bk *buck
 		}
 		if retry, err2 := e.conflicted(ctx, op, bk, try, err); !retry {
 			return Object{}, neverCommitted(err), err2
+		}
+		if now, err := e.get(ctx, ukey); err != nil || !bytes.Equal(now, u.ending()) {
+			return Object{}, false, errors.Join(aborted(op), err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"chancery/internal/errs"
 	"chancery/internal/files"
@@ -335,4 +336,136 @@ func TestFaults(t *testing.T) {
 		}
 		w.close()
 	}
+}
+
+// TestStuckEnding: what was marked as ending by somebody who is no more is opened
+// by whoever needs it, and by a restart.
+func TestStuckEnding(t *testing.T) {
+	dir := t.TempDir()
+	w, err := boot(t, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.begin()
+	u, err := w.CreateUpload(ctx, CreateUpload{Bucket: w.bucket, Key: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bk, err := w.findBucket(ctx, "t", w.bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := parseUploadID(u.ID)
+	stick := func() {
+		for _, k := range [][2][]byte{
+			{stateKey(bk.id), key2(pIntentB, bk.id)},
+			{projectIDKey(w.p.ID), key2(pIntentP, w.p.ID)},
+			{uploadKey(bk.id, "k", uid), key2(pIntentU, string(uid[:]))},
+		} {
+			if _, err := w.flip(ctx, "t", k[0], k[1], errBoom); err != nil {
+				t.Fatal(err)
+			}
+			w.ends.unlock(k[1])
+		}
+		if w.stored(pIntent) != 3 {
+			t.Fatal("no intents")
+		}
+	}
+	stick()
+	w.put("new", []byte("y"))
+	p := w.putPart(u, 1, []byte("z"))
+	if _, err := w.CreateBucket(ctx, CreateBucket{Name: "bucket-b", ProjectID: w.p.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.stored(pIntent); n != 0 {
+		t.Errorf("%d intents are left", n)
+	}
+	stick()
+	// While somebody is at it a writer waits for him.
+	if !w.ends.tryLock(key2(pIntentB, bk.id)) {
+		t.Fatal("locked")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.Put(ctx, Put{Bucket: w.bucket, Key: "late", Body: bytesBody(nil)})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatal("a put into an ending bucket did not wait:", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	w.ends.unlock(key2(pIntentB, bk.id))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	stick()
+	w.close()
+	if w, err = boot(t, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	w.bucket = "bucket-a"
+	if n := w.stored(pIntent); n != 0 {
+		t.Errorf("%d intents are left after a restart", n)
+	}
+	if _, err := w.CompleteUpload(ctx, completion(u, p)); err != nil {
+		t.Fatal(err)
+	}
+	w.want("k", []byte("z"))
+}
+
+// TestDiskFull: writes are refused as Exhausted, nothing half is kept, reads go on,
+// and everything works again once there is room.
+func TestDiskFull(t *testing.T) {
+	d, fsys := newDisk(t, 3)
+	w, err := boot(t, "/d", fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	w.begin()
+	small, large := data(1000, 1), data(100_000, 2)
+	w.put("small", small)
+	w.put("large", large)
+	u, err := w.CreateUpload(ctx, CreateUpload{Bucket: w.bucket, Key: "up"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := w.putPart(u, 1, large)
+	for _, room := range []int64{0, 512, 60_000} {
+		d.Room(room)
+		full := 0
+		for i := range 40 {
+			for _, n := range []int{2000, 90_000} {
+				_, err := w.Put(ctx, Put{Bucket: w.bucket, Key: fmt.Sprint("x", i), Body: bytesBody(data(n, 3)), Size: int64(n)})
+				if err != nil {
+					kind(t, err, errs.Exhausted)
+					full++
+				}
+			}
+			if full > 5 {
+				break
+			}
+		}
+		if full == 0 {
+			t.Errorf("room for %d bytes was enough", room)
+		}
+		w.CompleteUpload(ctx, completion(u, Part{Number: 1, ETag: "wrong"})) // leaves the upload as it is
+		w.want("small", small)
+		w.want("large", large)
+		d.Room(-1)
+		w.put("after", large)
+		w.want("after", large)
+		if _, err := w.Sweep(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := w.stored(pRef), w.blobCount(); a != b {
+			t.Errorf("%d references, %d blobs", a, b)
+		}
+	}
+	if _, err := w.CompleteUpload(ctx, completion(u, p)); err != nil {
+		t.Fatal(err)
+	}
+	w.want("up", large)
 }

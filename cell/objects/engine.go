@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -36,6 +35,8 @@ type Engine struct {
 	pins  pins
 	// landing orders Sweep after uploads whose blob is durable but not yet in pins.
 	landing sync.RWMutex
+	// ends are the intents that a delete, complete or abort of this process works on.
+	ends    keyLocks
 	buckets bucketCache
 }
 
@@ -61,6 +62,7 @@ func New(ctx context.Context, opt Options) (*Engine, error) {
 	e := &Engine{opt: opt, store: opt.Store}
 	e.pins.init()
 	e.buckets.byName = make(map[string]*bucketInfo)
+	e.ends.held = make(map[string]struct{})
 	if err := e.recover(ctx); err != nil {
 		return nil, errs.Wrap(op, err)
 	}
@@ -216,76 +218,6 @@ func (e *Engine) lease(ctx context.Context, op string, b *bucketInfo) (keys.Leas
 		return nil, leaseError(op, err)
 	}
 	return l, nil
-}
-
-// openState is the value of the state entry of an open bucket or project.
-func stateValue(state byte, name string) []byte { return append([]byte{state}, name...) }
-
-// bucketOpen is the precondition of every write into a bucket.
-func bucketOpen(b *store.Batch, bk *bucketInfo) {
-	b.IfEquals(stateKey(bk.id), stateValue(stateOpen, bk.name))
-}
-
-// maxWait bounds how long a writer waits for a delete's or a complete's verdict.
-const maxWait = 10 * time.Second
-
-// waitOpen returns nil if the state under key is open, after waiting for one that
-// is ending. gone is returned when the entry has gone.
-func (e *Engine) waitOpen(ctx context.Context, op string, key []byte, gone error) error {
-	deadline := time.Now().Add(maxWait)
-	for try := 0; ; try++ {
-		raw, err := e.get(ctx, key)
-		switch {
-		case err != nil:
-			return errs.Wrap(op, err)
-		case raw == nil:
-			return gone
-		case len(raw) == 0:
-			return corrupt(op, "state")
-		case raw[0] == stateOpen:
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return errs.Coded(errs.Conflict, op, codeAborted,
-				"A conflicting conditional operation is currently in progress against this resource. Try again.")
-		}
-		if err := pause(ctx, try); err != nil {
-			return errs.WrapKind(errs.Unavailable, op, err)
-		}
-	}
-}
-
-// pause waits a little longer and a little differently with each try, up to about 50 ms.
-func pause(ctx context.Context, try int) error {
-	d := time.Millisecond << min(try, 5)
-	d += rand.N(d/2 + 1)
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
-// conflicted handles a commit's failure in a loop that reads, decides and
-// commits. retry is true if the loop should read again; else err is the answer.
-func (e *Engine) conflicted(ctx context.Context, op string, bk *bucketInfo, try int, cause error) (retry bool, err error) {
-	if !errs.Is(cause, errs.Conflict) {
-		return false, errs.Wrap(op, cause)
-	}
-	if err := e.waitOpen(ctx, op, stateKey(bk.id), noSuchBucket(op, bk.name)); err != nil {
-		return false, err
-	}
-	if try > 1 {
-		if err := pause(ctx, min(try-2, 2)); err != nil {
-			return false, errs.WrapKind(errs.Unavailable, op, err)
-		}
-	} else if err := ctx.Err(); err != nil {
-		return false, errs.WrapKind(errs.Unavailable, op, err)
-	}
-	return true, nil
 }
 
 // pins know which blobs must not be removed: those of uploads in flight, and

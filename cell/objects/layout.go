@@ -24,7 +24,7 @@ import (
 //	o/t/BUCKETID/UPLOAD NUMBER    part record
 //	o/f/BUCKETID/UPLOAD           what a finished upload answered
 //	o/x/BUCKETID, o/y/PROJECTID   key still to be destroyed
-//	o/z/...                       intents: what to put right if we stop half-way
+//	o/z/...                       intents: the key of a state entry that is marked as ending
 //	o/v/BUCKETID/ESC(KEY) 0 1 ... reserved for versions that are not current, newest first
 //
 // ESC replaces the byte 0 by 0 255, so that the ending 0 1 keeps the order of keys.
@@ -43,6 +43,7 @@ const (
 	pDone      = "o/f/"
 	pDoomedB   = "o/x/"
 	pDoomedP   = "o/y/"
+	pIntent    = "o/z/"
 	pIntentB   = "o/z/b/"
 	pIntentP   = "o/z/p/"
 	pIntentU   = "o/z/u/"

@@ -126,7 +126,7 @@ func (e *Engine) publishPart(ctx context.Context, op string, bk *bucketInfo, u *
 		if retry, err := e.conflicted(ctx, op, bk, try, err); !retry {
 			return Part{}, err
 		}
-		if err := e.waitOpen(ctx, op, ukey, noSuchUpload(op, u.id.String())); err != nil {
+		if err := e.waitOpen(ctx, op, ukey, key2(pIntentU, string(u.id[:])), noSuchUpload(op, u.id.String())); err != nil {
 			return Part{}, err
 		}
 	}

@@ -1,7 +1,6 @@
 package objects
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -135,15 +134,16 @@ func (e *Engine) DeleteProject(ctx context.Context, name string) error {
 	} else if has {
 		return notEmpty
 	}
-	if err := e.flip(ctx, op, state, intent, name, errs.New(errs.NotFound, op, "there is no such project")); err != nil {
+	if _, err := e.flip(ctx, op, state, intent, errs.New(errs.NotFound, op, "there is no such project")); err != nil {
 		return err
 	}
+	defer e.ends.unlock(intent)
 	// From here on the end must be settled either way, whatever becomes of the caller.
 	ctx = context.WithoutCancel(ctx)
 	has, err := e.any(ctx, ownedKey(p.ID, ""))
 	if err != nil || has {
-		if err2 := e.unflip(ctx, op, state, intent, name); err2 != nil {
-			return err2
+		if err2 := e.reopen(ctx, state, intent); err2 != nil {
+			return errs.Wrap(op, err2)
 		}
 		if err != nil {
 			return errs.Wrap(op, err)
@@ -158,6 +158,9 @@ func (e *Engine) DeleteProject(ctx context.Context, name string) error {
 	b.Put(key2(pDoomedP, p.ID), []byte{recordVersion})
 	b.Change(TopicProject, ProjectChange{Removed, p.ID, name}.encode())
 	if _, err := e.store.Commit(ctx, &b); err != nil {
+		if neverCommitted(err) {
+			_ = e.reopen(ctx, state, intent) // else whoever waits for it does it
+		}
 		return errs.Wrap(op, err)
 	}
 	return errs.Wrap(op, e.destroyProjectKey(ctx, p.ID))
@@ -170,40 +173,6 @@ func (e *Engine) any(ctx context.Context, prefix []byte) (found bool, err error)
 		return false, nil
 	})
 	return found, err
-}
-
-// flip marks a bucket or project as ending, and leaves an intent so that a restart marks it open again.
-func (e *Engine) flip(ctx context.Context, op string, state, intent []byte, name string, gone error) error {
-	for {
-		if err := e.waitOpen(ctx, op, state, gone); err != nil {
-			return err
-		}
-		var b store.Batch
-		b.IfEquals(state, stateValue(stateOpen, name))
-		b.Put(state, stateValue(stateEnding, name))
-		b.Put(intent, []byte{recordVersion})
-		_, err := e.store.Commit(ctx, &b)
-		if err == nil {
-			return nil
-		}
-		if !errs.Is(err, errs.Conflict) {
-			// Whether it is marked is not known: put it right if we can.
-			if !neverCommitted(err) {
-				_ = e.unflip(context.WithoutCancel(ctx), op, state, intent, name)
-			}
-			return errs.Wrap(op, err)
-		}
-	}
-}
-
-// unflip marks it open again.
-func (e *Engine) unflip(ctx context.Context, op string, state, intent []byte, name string) error {
-	var b store.Batch
-	b.IfEquals(state, stateValue(stateEnding, name))
-	b.Put(state, stateValue(stateOpen, name))
-	b.Delete(intent)
-	_, err := e.store.Commit(ctx, &b)
-	return errs.Wrap(op, err)
 }
 
 func (e *Engine) destroyProjectKey(ctx context.Context, id string) error {
@@ -224,64 +193,4 @@ func (e *Engine) destroyBucketKey(ctx context.Context, project, id string) error
 	b.Delete(key2(pDoomedB, id))
 	_, err := e.store.Commit(ctx, &b)
 	return err
-}
-
-// recover settles what an earlier process began: ends that were begun are undone,
-// destructions that were begun are finished.
-func (e *Engine) recover(ctx context.Context) error {
-	type entry struct{ key, value []byte }
-	collect := func(prefix string) (out []entry, err error) {
-		err = e.store.Scan(ctx, store.Prefix([]byte(prefix)), func(k, v []byte) (bool, error) {
-			out = append(out, entry{bytes.Clone(k), bytes.Clone(v)})
-			return true, nil
-		})
-		return out, err
-	}
-	for _, kind := range []struct{ intent, state string }{{pIntentB, pState}, {pIntentP, pProjectID}} {
-		list, err := collect(kind.intent)
-		if err != nil {
-			return err
-		}
-		for _, it := range list {
-			state := key2(kind.state, string(it.key[len(kind.intent):]))
-			raw, err := e.get(ctx, state)
-			if err != nil {
-				return err
-			}
-			var b store.Batch
-			if len(raw) > 0 && raw[0] == stateEnding {
-				b.Put(state, stateValue(stateOpen, string(raw[1:])))
-			}
-			b.Delete(it.key)
-			if _, err := e.store.Commit(ctx, &b); err != nil {
-				return err
-			}
-		}
-	}
-	list, err := collect(pIntentU)
-	if err != nil {
-		return err
-	}
-	for _, it := range list {
-		if err := e.reopenUpload(ctx, it.key, it.value); err != nil {
-			return err
-		}
-	}
-	if list, err = collect(pDoomedB); err != nil {
-		return err
-	}
-	for _, it := range list {
-		if err := e.destroyBucketKey(ctx, string(it.value[min(1, len(it.value)):]), string(it.key[len(pDoomedB):])); err != nil {
-			return err
-		}
-	}
-	if list, err = collect(pDoomedP); err != nil {
-		return err
-	}
-	for _, it := range list {
-		if err := e.destroyProjectKey(ctx, string(it.key[len(pDoomedP):])); err != nil {
-			return err
-		}
-	}
-	return nil
 }

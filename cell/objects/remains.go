@@ -31,7 +31,6 @@ func (e *Engine) removeRemains(ctx context.Context, bk *bucketInfo) error {
 
 // removeSome deletes the first entries under prefix with their contents.
 func (e *Engine) removeSome(ctx context.Context, bk *bucketInfo, prefix []byte) (int, error) {
-	type entry struct{ key, value []byte }
 	var list []entry
 	err := e.store.Scan(ctx, store.Prefix(prefix), func(k, v []byte) (bool, error) {
 		list = append(list, entry{bytes.Clone(k), bytes.Clone(v)})

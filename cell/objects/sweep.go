@@ -53,8 +53,9 @@ func (e *Engine) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // Sweep removes what a crash or a failed removal left behind: blobs that no
-// record names, and finished uploads that are remembered no longer. It runs
-// beside every other method and never touches a blob of an upload in flight.
+// record names, and finished uploads that are remembered no longer; and it ends
+// destructions of keys that failed. It runs beside every other method and never
+// touches a blob of an upload in flight.
 func (e *Engine) Sweep(ctx context.Context) (Swept, error) {
 	const op = "objects.Sweep"
 	var out Swept
@@ -68,7 +69,9 @@ func (e *Engine) Sweep(ctx context.Context) (Swept, error) {
 	if err != nil {
 		return out, errs.Wrap(op, err)
 	}
-	out.Uploads, err = e.forgetUploads(ctx)
+	if out.Uploads, err = e.forgetUploads(ctx); err == nil {
+		err = e.settle(ctx)
+	}
 	return out, errs.Wrap(op, err)
 }
 

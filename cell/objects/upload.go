@@ -146,57 +146,6 @@ func (e *Engine) Upload(ctx context.Context, bucket, key, id string) (Upload, er
 	return u.upload(bk.name, l.KeyID()), nil
 }
 
-// flipUpload marks an upload as ending, so that no part comes or goes, and leaves
-// an intent that opens it again after a crash. It returns its open value.
-func (e *Engine) flipUpload(ctx context.Context, op string, ukey []byte, id uploadID) (open []byte, err error) {
-	intent := key2(pIntentU, string(id[:]))
-	for {
-		if err := e.waitOpen(ctx, op, ukey, noSuchUpload(op, id.String())); err != nil {
-			return nil, err
-		}
-		raw, err := e.get(ctx, ukey)
-		if err != nil {
-			return nil, errs.Wrap(op, err)
-		}
-		if len(raw) == 0 || raw[0] != stateOpen {
-			continue
-		}
-		ending := bytes.Clone(raw)
-		ending[0] = stateEnding
-		var b store.Batch
-		b.IfEquals(ukey, raw)
-		b.Put(ukey, ending)
-		b.Put(intent, ukey)
-		if _, err = e.store.Commit(ctx, &b); err == nil {
-			return raw, nil
-		}
-		if !errs.Is(err, errs.Conflict) {
-			if !neverCommitted(err) {
-				_ = e.reopenUpload(context.WithoutCancel(ctx), intent, ukey)
-			}
-			return nil, errs.Wrap(op, err)
-		}
-	}
-}
-
-// reopenUpload undoes flipUpload. It is also what recovery does for each intent.
-func (e *Engine) reopenUpload(ctx context.Context, intent, ukey []byte) error {
-	raw, err := e.get(ctx, ukey)
-	if err != nil {
-		return err
-	}
-	var b store.Batch
-	if len(raw) > 0 && raw[0] == stateEnding {
-		open := bytes.Clone(raw)
-		open[0] = stateOpen
-		b.IfEquals(ukey, raw)
-		b.Put(ukey, open)
-	}
-	b.Delete(intent)
-	_, err = e.store.Commit(ctx, &b)
-	return err
-}
-
 // AbortUpload ends an upload and removes its parts. It needs no key, so that the
 // remains of a destroyed bucket can be removed.
 func (e *Engine) AbortUpload(ctx context.Context, bucket, key, id string) error {
@@ -213,10 +162,11 @@ func (e *Engine) AbortUpload(ctx context.Context, bucket, key, id string) error 
 		return noSuchUpload(op, id)
 	}
 	ukey, intent := uploadKey(bk.id, key, uid), key2(pIntentU, string(uid[:]))
-	open, err := e.flipUpload(ctx, op, ukey, uid)
+	open, err := e.flip(ctx, op, ukey, intent, noSuchUpload(op, id))
 	if err != nil {
 		return err
 	}
+	defer e.ends.unlock(intent)
 	ctx = context.WithoutCancel(ctx)
 	var b store.Batch
 	ending := bytes.Clone(open)
@@ -226,12 +176,12 @@ func (e *Engine) AbortUpload(ctx context.Context, bucket, key, id string) error 
 	b.Delete(intent)
 	gone, err := e.unlinkParts(ctx, &b, bk.id, uid, nil)
 	if err != nil {
-		_ = e.reopenUpload(ctx, intent, ukey)
+		_ = e.reopen(ctx, ukey, intent)
 		return errs.Wrap(op, err)
 	}
 	if _, err := e.store.Commit(ctx, &b); err != nil {
 		if neverCommitted(err) {
-			_ = e.reopenUpload(ctx, intent, ukey)
+			_ = e.reopen(ctx, ukey, intent)
 		}
 		return errs.Wrap(op, err)
 	}
