@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,36 +59,51 @@ var socketTables = []string{"tcp", "tcp6", "udp", "udp6", "udplite", "udplite6",
 // they were born in: its descriptors that are no Unix sockets.
 func inetSockets(pid int) ([]string, error) {
 	const op = "prove.inetSockets"
-	unixInodes, err := inodes(filepath.Join("/proc", strconv.Itoa(pid), "net", "unix"), 6)
+	before, err := socketsOf(pid)
 	if err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, op, err)
 	}
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
+	// A socket that the process made is in the table of its own namespace; one
+	// that it accepted is in that of whoever connected: ours.
+	known := map[string]bool{}
+	for _, table := range []string{fmt.Sprintf("/proc/%d/net/unix", pid), "/proc/self/net/unix"} {
+		inodes, err := inodes(table, 6)
+		if err != nil {
+			return nil, errs.WrapKind(errs.Unavailable, op, err)
+		}
+		maps.Copy(known, inodes)
+	}
+	// Only what is there before and after the tables were read can be judged.
+	after, err := socketsOf(pid)
 	if err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, op, err)
 	}
 	var out []string
+	for descriptor, inode := range after {
+		if before[descriptor] == inode && !known[inode] {
+			out = append(out, fmt.Sprintf("descriptor %s is socket %s, in no table of Unix sockets", descriptor, inode))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// socketsOf lists the sockets that a process holds: inode by descriptor.
+func socketsOf(pid int) (map[string]string, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
 	for _, entry := range entries {
 		target, err := os.Readlink(filepath.Join(dir, entry.Name()))
 		if err != nil {
 			continue // closed meanwhile
 		}
-		inode, ok := strings.CutPrefix(target, "socket:[")
-		if !ok {
-			continue
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok {
+			out[entry.Name()] = strings.TrimSuffix(inode, "]")
 		}
-		inode = strings.TrimSuffix(inode, "]")
-		if unixInodes[inode] {
-			continue
-		}
-		if still, err := os.Readlink(filepath.Join(dir, entry.Name())); err != nil || still != target {
-			continue // a connection that came or went between the two readings
-		}
-		if again, err := inodes(filepath.Join("/proc", strconv.Itoa(pid), "net", "unix"), 6); err == nil && again[inode] {
-			continue
-		}
-		out = append(out, "descriptor "+entry.Name()+" is "+target)
 	}
 	return out, nil
 }
@@ -106,24 +123,6 @@ func inodes(path string, column int) (map[string]bool, error) {
 	return out, nil
 }
 
-// held lists the inodes of the sockets that a process holds.
-func held(pid int) (map[string]bool, error) {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]bool{}
-	for _, entry := range entries {
-		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
-			if inode, ok := strings.CutPrefix(target, "socket:["); ok {
-				out[strings.TrimSuffix(inode, "]")] = true
-			}
-		}
-	}
-	return out, nil
-}
-
 // connection is one row of a process's own rows in a socket table.
 type connection struct {
 	table, local, remote string
@@ -133,9 +132,13 @@ type connection struct {
 // connections lists the sockets of the network families that a process holds.
 func connections(pid int) ([]connection, error) {
 	const op = "prove.connections"
-	mine, err := held(pid)
+	sockets, err := socketsOf(pid)
 	if err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, op, err)
+	}
+	mine := map[string]bool{}
+	for _, inode := range sockets {
+		mine[inode] = true
 	}
 	var out []connection
 	for _, table := range socketTables {

@@ -115,14 +115,18 @@ func checkBreakOut(ctx context.Context, e *env) (f Finding, err error) {
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	served, failures, ended := s.serveMeanwhile(serving)
+	for wait := 0; served.Load() == 0 && failures.Load() == 0 && wait < 1000 && ctx.Err() == nil; wait++ {
+		time.Sleep(10 * time.Millisecond)
+	}
 	refused, open, cells := 0, 0, 0
 	for _, org := range organizations {
 		report, err := e.o.Probe(ctx, org.Name, wall.Probe{
 			TCP: []string{t.addr, e.o.S3, e.o.API}, UDP: []string{t.udpAddr},
 			Paths: []string{
 				filepath.Join(e.o.Dir, "zone.json"), e.o.OperatorKubeconfig, filepath.Join(e.cellDir(s.name), "data", "seal.json"),
-				"/etc/passwd", "/proc/1/environ", "/sys/kernel", "/dev/sda",
+				"/etc/passwd", "/proc/1/environ",
 			},
+			PIDs: []int{e.o.PID},
 		})
 		if errs.Is(err, errs.Unavailable) {
 			evidence(&f, "%s: its cell does not run; not probed", org.Name)

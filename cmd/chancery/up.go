@@ -121,7 +121,7 @@ func (d *demo) ready(ctx context.Context, r zone.Running) error {
 		return err
 	}
 	seal := &custodian.Client{Endpoint: r.Endpoints.API, ServerName: "seal." + d.org + "." + r.Settings.Domain}
-	unsealed, err := seal.Unseal(ctx, id)
+	unsealed, err := unsealWhenUp(ctx, seal, id)
 	if err != nil {
 		return err
 	}
@@ -146,6 +146,21 @@ func (d *demo) ready(ctx context.Context, r zone.Running) error {
 	}
 	d.step("project %s and its access key are there", d.org)
 	return d.tell(r, credential, keyID, secret)
+}
+
+// unsealWhenUp gives the share, waiting for a cell that is just starting.
+func unsealWhenUp(ctx context.Context, seal *custodian.Client, id *custodian.Identity) (custodian.Result, error) {
+	for {
+		result, err := seal.Unseal(ctx, id)
+		if err == nil || !errs.Is(err, errs.Unavailable) {
+			return result, err
+		}
+		select {
+		case <-ctx.Done():
+			return result, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (d *demo) identity() (*custodian.Identity, error) {
