@@ -22,6 +22,7 @@ type relay struct {
 	to   string
 	mu   sync.Mutex
 	seen bytes.Buffer
+	open map[net.Conn]bool
 	wait sync.WaitGroup
 }
 
@@ -31,7 +32,7 @@ func newRelay(ctx context.Context, to string) (*relay, error) {
 	if err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, "prove.newRelay", err)
 	}
-	r := &relay{l: l, to: to}
+	r := &relay{l: l, to: to, open: map[net.Conn]bool{}}
 	r.wait.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -46,6 +47,8 @@ func newRelay(ctx context.Context, to string) (*relay, error) {
 
 func (r *relay) pass(client net.Conn) {
 	defer client.Close()
+	r.hold(client, true)
+	defer r.hold(client, false)
 	server, err := net.Dial("tcp", r.to)
 	if err != nil {
 		return
@@ -71,8 +74,24 @@ func (r *relay) Write(p []byte) (int, error) {
 	return r.seen.Write(p)
 }
 
+func (r *relay) hold(c net.Conn, open bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if open {
+		r.open[c] = true
+	} else {
+		delete(r.open, c)
+	}
+}
+
+// close ends the connections, idle ones too, and returns what passed.
 func (r *relay) close() []byte {
 	r.l.Close()
+	r.mu.Lock()
+	for c := range r.open {
+		c.Close()
+	}
+	r.mu.Unlock()
 	r.wait.Wait()
 	return r.seen.Bytes()
 }

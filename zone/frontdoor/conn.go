@@ -66,7 +66,7 @@ func (c *conn) serve() {
 	cancel()
 	if err != nil {
 		c.s.noCell.Add(1)
-		c.s.o.Log.Warn("front door cannot reach a cell", "service", c.service, "error", err)
+		c.s.o.Log.Info("front door cannot reach a cell", "service", c.service, "error", err)
 		c.refuse(alertInternalError)
 		return
 	}
