@@ -442,11 +442,11 @@ func FuzzRecords(f *testing.F) {
 	var e encoder
 	r := record{head: head{kind: kindBlob}, size: 5, etag: "x", checksum: Checksum{"SHA256", "v", "COMPOSITE"}, headers: Headers{User: map[string]string{"a": "b"}}}
 	r.encode(&e)
-	f.Add(e.b, byte(kindBlob))
+	f.Add(e.b, kindBlob)
 	e = encoder{}
 	r.kind, r.chunks, r.parts = kindParts, []int64{1, 2}, 300
 	r.encode(&e)
-	f.Add(e.b, byte(kindParts))
+	f.Add(e.b, kindParts)
 	f.Fuzz(func(t *testing.T, b []byte, k byte) {
 		r := record{head: head{kind: k}}
 		d := decoder{b: b}

@@ -20,8 +20,7 @@ const (
 	kindBlob
 	// kindParts is a finished multipart upload: a part table and its parts' contents.
 	kindParts
-	// kindMarker is reserved for the delete markers of versioning.
-	kindMarker
+	// The next is reserved for the delete markers of versioning.
 )
 
 // headSize is the length of the part of a record that is not sealed: version,
