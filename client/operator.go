@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,15 +29,27 @@ func OpenOperator(kubeconfig string) (*Operator, error) {
 	return &Operator{c}, nil
 }
 
+// zoneTime is how long Zone waits: a zone at its very first start writes its Zone
+// object a moment after it begins to serve.
+const zoneTime = 15 * time.Second
+
 // Zone returns the one Zone object.
 func (o *Operator) Zone(ctx context.Context) (*v1alpha1.Zone, error) {
 	const op = "client.Zone"
+	ctx, cancel := context.WithTimeout(ctx, zoneTime)
+	defer cancel()
 	var list v1alpha1.ZoneList
-	if err := o.kube.List(ctx, &list); err != nil {
-		return nil, wrap(op, err)
-	}
-	if len(list.Items) != 1 {
-		return nil, errs.New(errs.Unavailable, op, "the zone has not written its Zone object yet")
+	err := poll(ctx, op, func() (bool, error) {
+		if err := o.kube.List(ctx, &list); err != nil {
+			return false, wrap(op, err)
+		}
+		if len(list.Items) != 1 {
+			return false, errs.New(errs.NotFound, op, "the zone has not written its Zone object yet")
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return &list.Items[0], nil
 }

@@ -98,6 +98,8 @@ type zone struct {
 	store      *pebblestore.Store
 	supervisor *cells.Supervisor
 	control    *control.Control
+	reconciled chan struct{} // closed when the operator's reconcilers have ended
+	halt       context.CancelFunc
 	door       *frontdoor.Server
 	operator   *http.Server
 }
@@ -223,8 +225,11 @@ func (z *zone) serveOperator(life context.Context, o Options, l net.Listener, en
 			ended <- err
 		}
 	}()
+	reconciling, halt := context.WithCancel(life)
+	z.halt, z.reconciled = halt, make(chan struct{})
 	go func() {
-		if err := z.control.Run(life); err != nil && life.Err() == nil {
+		defer close(z.reconciled)
+		if err := z.control.Run(reconciling); err != nil && reconciling.Err() == nil {
 			ended <- err
 		}
 	}()
@@ -242,6 +247,11 @@ func (z *zone) stop() error {
 	if z.operator != nil {
 		// Watches never end by themselves.
 		problems = append(problems, z.operator.Close())
+	}
+	if z.halt != nil {
+		// Reconcilers first: they would complain of the API server's end.
+		z.halt()
+		<-z.reconciled
 	}
 	if z.control != nil {
 		z.control.Stop()

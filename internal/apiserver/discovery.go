@@ -14,6 +14,9 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 )
 
+// aggregatedDiscovery is the media type of the one document that lists every resource.
+const aggregatedDiscovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
 // serveGroups serves the list of groups at /apis. The CRD server leaves it to
 // an aggregator, which we have none of. Clients that ask for aggregated
 // discovery get it; for the others the plain list is made from the same source,
@@ -34,7 +37,7 @@ func serveGroups(s *genericapiserver.GenericAPIServer) {
 
 func groupList(source http.Handler, r *http.Request) (*metav1.APIGroupList, error) {
 	ask := r.Clone(r.Context())
-	ask.Header = http.Header{"Accept": {"application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}}
+	ask.Header = http.Header{"Accept": {aggregatedDiscovery}}
 	answer := httptest.NewRecorder()
 	source.ServeHTTP(answer, ask)
 	var groups apidiscoveryv2.APIGroupDiscoveryList

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	crdclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
@@ -95,32 +97,76 @@ func sameCRD(a, b *apiextensionsv1.CustomResourceDefinition) bool {
 	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
 }
 
-// awaitReady asks each resource for itself: only that tells that it is served.
+// awaitReady asks each resource for itself: only that tells that it is served. It
+// must be in both forms of discovery too: the document of a group's version is
+// there with the first of its resources, and a client that asks in between takes
+// the others for missing (a reconciler then waits ten seconds).
 func (s *Server) awaitReady(ctx context.Context) error {
-	paths := []string{"/readyz"}
+	client := &http.Client{Transport: s.loopback.transport}
+	checks := []func() error{func() error { return s.probe(ctx, client, "/readyz", "", nil) }}
 	for _, crd := range s.opts.CRDs {
 		for _, v := range crd.Spec.Versions {
-			if v.Served {
-				paths = append(paths, fmt.Sprintf("/apis/%s/%s/%s?limit=1", crd.Spec.Group, v.Name, crd.Spec.Names.Plural))
-				paths = append(paths, fmt.Sprintf("/apis/%s/%s", crd.Spec.Group, v.Name))
+			if !v.Served {
+				continue
 			}
+			group, plural := crd.Spec.Group, crd.Spec.Names.Plural
+			checks = append(checks,
+				func() error {
+					return s.probe(ctx, client, fmt.Sprintf("/apis/%s/%s/%s?limit=1", group, v.Name, plural), "", nil)
+				},
+				func() error {
+					var list metav1.APIResourceList
+					if err := s.probe(ctx, client, "/apis/"+group+"/"+v.Name, "", &list); err != nil {
+						return err
+					}
+					return listed(plural, slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }))
+				},
+				func() error {
+					var all apidiscoveryv2.APIGroupDiscoveryList
+					if err := s.probe(ctx, client, "/apis", aggregatedDiscovery, &all); err != nil {
+						return err
+					}
+					return listed(plural, discovered(all, group, v.Name, plural))
+				})
 		}
 	}
-	client := &http.Client{Transport: s.loopback.transport}
-	for _, path := range paths {
-		if err := retry(ctx, func() error { return s.probe(ctx, client, path) }); err != nil {
+	for _, check := range checks {
+		if err := retry(ctx, check); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Server) probe(ctx context.Context, client *http.Client, path string) error {
+func listed(plural string, found bool) error {
+	if !found {
+		return fmt.Errorf("discovery does not list %s yet", plural)
+	}
+	return nil
+}
+
+// discovered tells whether an aggregated discovery document lists a resource.
+func discovered(all apidiscoveryv2.APIGroupDiscoveryList, group, version, plural string) bool {
+	for _, g := range all.Items {
+		for _, v := range g.Versions {
+			if g.Name == group && v.Version == version {
+				return slices.ContainsFunc(v.Resources, func(r apidiscoveryv2.APIResourceDiscovery) bool { return r.Resource == plural })
+			}
+		}
+	}
+	return false
+}
+
+// probe asks the server for a path, and decodes the JSON of the answer if into is given.
+func (s *Server) probe(ctx context.Context, client *http.Client, path, accept string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://loopback"+path, nil)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+s.loopback.token)
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
@@ -129,7 +175,10 @@ func (s *Server) probe(ctx context.Context, client *http.Client, path string) er
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s", path, resp.Status)
 	}
-	return nil
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // retry repeats fn until it succeeds, fails for good, or ctx ends.
