@@ -99,34 +99,30 @@ func (r *Ring) absent(ctx context.Context, op string, key []byte, what string) e
 
 // change runs one change of the hierarchy: f fills the batch and returns what to
 // do once it is durable, still before any lease can begin. Old wrapped keys are
-// then purged from the store's files; the need for that is in the same commit,
-// so that a crash cannot forget it.
+// then purged from the store's files (see purge.go).
 //
 // An errs.Conflict means that a project or bucket was created at the same time;
 // f then runs again.
 func (r *Ring) change(ctx context.Context, op string, f func(b *store.Batch) (after func(), err error)) error {
+	return r.purgeAfter(ctx, op, r.changeOnly(ctx, op, f))
+}
+
+func (r *Ring) changeOnly(ctx context.Context, op string, f func(b *store.Batch) (after func(), err error)) error {
 	if r == nil || r.st == nil {
 		return errSealed(op)
 	}
 	r.op.Lock()
 	defer r.op.Unlock()
-	if err := r.resumePurge(ctx); err != nil {
-		return errs.Wrap(op, err)
-	}
 	var err error
 	for range 10 {
 		if err = r.changeOnce(ctx, op, f); !errs.Is(err, errs.Conflict) {
 			break
 		}
 	}
-	if err != nil {
-		return errs.Wrap(op, err)
+	if err == errUnchanged { //nolint:errorlint // ours, never wrapped
+		return nil
 	}
-	if err := r.resumePurge(context.WithoutCancel(ctx)); err != nil {
-		return &errs.Error{Kind: errs.KindOf(err), Op: op, Err: err,
-			Message: "done, but old wrapped keys may still be in the store's files; this is tried again by the next change and at the next unsealing"}
-	}
-	return nil
+	return errs.Wrap(op, err)
 }
 
 func (r *Ring) changeOnce(ctx context.Context, op string, f func(b *store.Batch) (func(), error)) error {
@@ -140,7 +136,7 @@ func (r *Ring) changeOnce(ctx context.Context, op string, f func(b *store.Batch)
 	if err != nil {
 		return err
 	}
-	b.Put([]byte(purgeKey), []byte{1})
+	b.Put([]byte(purgeKey), fresh())
 	if _, err := r.st.Commit(ctx, &b); err != nil {
 		if errs.Is(err, errs.Unavailable) { // perhaps it is durable: nothing goes on under the old state
 			r.endLeases(errExpired(op), func(*lease) bool { return true })
@@ -151,24 +147,6 @@ func (r *Ring) changeOnce(ctx context.Context, op string, f func(b *store.Batch)
 		after()
 	}
 	return nil
-}
-
-// resumePurge purges if that is due. The caller holds op, or is Open.
-func (r *Ring) resumePurge(ctx context.Context) error {
-	_, err := r.st.Get(ctx, []byte(purgeKey))
-	if errs.Is(err, errs.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := r.st.Purge(ctx, store.Prefix([]byte(prefix))); err != nil {
-		return err
-	}
-	var b store.Batch
-	b.Delete([]byte(purgeKey))
-	_, err = r.st.Commit(ctx, &b)
-	return err
 }
 
 // unchanged adds the precondition that a key has the value it has now.

@@ -14,7 +14,7 @@ func (r *Ring) DestroyBucket(ctx context.Context, project, bucket string) error 
 	if err := checkID(op, project, bucket); err != nil {
 		return err
 	}
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		// A damaged key can be destroyed too: nothing is unwrapped here.
 		if err := r.undestroyed(ctx, op, []byte(orgKey), "organization"); err != nil {
 			return nil, err
@@ -38,7 +38,7 @@ func (r *Ring) DestroyProject(ctx context.Context, project string) error {
 	if err := checkID(op, project); err != nil {
 		return err
 	}
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		if err := r.undestroyed(ctx, op, []byte(orgKey), "organization"); err != nil {
 			return nil, err
 		}

@@ -24,8 +24,9 @@ type Ring struct {
 	st  store.Store
 	org string
 
-	// op makes rotations and destructions one after the other, purges included.
-	op sync.Mutex
+	// op makes rotations and destructions one after the other.
+	op      sync.Mutex
+	purging purging
 	// gate is held for writing while the hierarchy changes, for reading while it
 	// is read: no lease begins on keys that are being destroyed.
 	gate sync.RWMutex
@@ -56,7 +57,7 @@ func Open(ctx context.Context, st store.Store, root Root, org string) (*Ring, er
 	if err := checkID(op, org); err != nil {
 		return nil, err
 	}
-	r := &Ring{st: st, org: org, root: root, cache: map[bucketID]*lease{}, live: map[*lease]struct{}{}}
+	r := &Ring{st: st, org: org, root: root, cache: map[bucketID]*lease{}, live: map[*lease]struct{}{}, purging: newPurging()}
 	if err := r.begin(ctx); err != nil {
 		return nil, errs.Wrap(op, err)
 	}
@@ -66,7 +67,7 @@ func Open(ctx context.Context, st store.Store, root Root, org string) (*Ring, er
 	} else if !errs.Is(err, errs.Destroyed) { // a destroyed organization opens, and refuses every use
 		return nil, errs.Wrap(op, err)
 	}
-	if err := r.resumePurge(ctx); err != nil {
+	if err := r.purge(ctx); err != nil {
 		return nil, errs.Wrap(op, err)
 	}
 	return r, nil

@@ -2,7 +2,6 @@ package keys
 
 import (
 	"context"
-	"math"
 	"strings"
 
 	"chancery/internal/errs"
@@ -12,6 +11,10 @@ import (
 // RotateOrganization implements Manager. The old organization key is gone when
 // it returns: no project key is wrapped under it any more.
 func (r *Ring) RotateOrganization(ctx context.Context) error {
+	return r.rotateOrganization(ctx, byOne)
+}
+
+func (r *Ring) rotateOrganization(ctx context.Context, to target) error {
 	const op = "keys.RotateOrganization"
 	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
 		old, rec, err := r.organization(ctx, op, r.st)
@@ -23,7 +26,7 @@ func (r *Ring) RotateOrganization(ctx context.Context) error {
 		if err := r.unchanged(ctx, b, []byte(orgMembers)); err != nil {
 			return nil, err
 		}
-		epoch, err := next(op, rec.current().version)
+		epoch, err := to.next(op, rec.current().version)
 		if err != nil {
 			return nil, err
 		}
@@ -48,6 +51,10 @@ func (r *Ring) RotateOrganization(ctx context.Context) error {
 // RotateProject implements Manager. The old project key is gone when it returns:
 // no bucket key is wrapped under it any more.
 func (r *Ring) RotateProject(ctx context.Context, project string) error {
+	return r.rotateProject(ctx, project, byOne)
+}
+
+func (r *Ring) rotateProject(ctx context.Context, project string, to target) error {
 	const op = "keys.RotateProject"
 	if err := checkID(op, project); err != nil {
 		return err
@@ -62,7 +69,7 @@ func (r *Ring) RotateProject(ctx context.Context, project string) error {
 		if err := r.unchanged(ctx, b, projectMembers(project)); err != nil {
 			return nil, err
 		}
-		version, err := next(op, rec.current().version)
+		version, err := to.next(op, rec.current().version)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +93,10 @@ func (r *Ring) RotateProject(ctx context.Context, project string) error {
 
 // RotateBucket implements Manager. Leases taken from now on seal under the new version.
 func (r *Ring) RotateBucket(ctx context.Context, project, bucket string) error {
+	return r.rotateBucket(ctx, project, bucket, byOne)
+}
+
+func (r *Ring) rotateBucket(ctx context.Context, project, bucket string, to target) error {
 	const op = "keys.RotateBucket"
 	if err := checkID(op, project, bucket); err != nil {
 		return err
@@ -101,12 +112,12 @@ func (r *Ring) RotateBucket(ctx context.Context, project, bucket string) error {
 			return nil, err
 		}
 		b.IfEquals(bucketKey(project, bucket), rec.encode())
-		if len(rec.entries) == maxVersions {
-			return nil, errs.New(errs.Exhausted, op, "a bucket has at most %d key versions", maxVersions)
-		}
-		version, err := next(op, rec.current().version)
+		version, err := to.next(op, rec.current().version)
 		if err != nil {
 			return nil, err
+		}
+		if len(rec.entries) == maxVersions {
+			return nil, errs.New(errs.Exhausted, op, "a bucket has at most %d key versions", maxVersions)
 		}
 		key := newSecret()
 		defer key.zero()
@@ -134,7 +145,7 @@ func (r *Ring) Rewrap(ctx context.Context, root Root) error {
 			return nil, err
 		}
 		defer key.zero()
-		generation, err := next(op, rec.parent)
+		generation, err := byOne.next(op, rec.parent)
 		if err != nil {
 			return nil, err
 		}
@@ -181,11 +192,4 @@ func (r *Ring) rewrap(ctx context.Context, op string, b *store.Batch, prefix []b
 		b.Put([]byte(string(k)), rec.encode())
 		return true, nil
 	})
-}
-
-func next(op string, version uint32) (uint32, error) {
-	if version == math.MaxUint32 {
-		return 0, errs.New(errs.Exhausted, op, "the versions are used up")
-	}
-	return version + 1, nil
 }
