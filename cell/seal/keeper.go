@@ -44,11 +44,21 @@ type Options struct {
 	// something already, refuse with errs.Exists.
 	OnCreate func(ctx context.Context, root *Root, again bool) (Created, error)
 	// OnUnseal is called with the rebuilt root, to open everything. It must fail
-	// unless everything is under this root. If it fails it must have closed what it
+	// unless everything is under this root. If it fails with errs.Destroyed, the
+	// Keeper ends a destruction that was cut short. If it fails it must have closed what it
 	// opened; the root is destroyed and the organization stays sealed.
 	OnUnseal func(ctx context.Context, root *Root) error
 	// OnSeal is called after the root was zeroed, to close everything.
 	OnSeal func(ctx context.Context)
+	// OnDestroyed is called, if it is set, after the destruction is durable and
+	// everything was closed: what is left can never be read and may be removed. A
+	// crash may come before it; State tells at the next start.
+	OnDestroyed func(ctx context.Context)
+	// Bootstrap is called by Rotate before anything has changed, with the id of the
+	// new ceremony, to make an administrator for the new custodians. It may be for
+	// nothing: the rotation may still fail, or be given up later. The Keeper zeroes
+	// the token. Nil: the new custodians get no bootstrap credential.
+	Bootstrap func(ctx context.Context, ceremony string) (administrator string, token []byte, err error)
 	// Rewrap is called by Rotate, and by an unseal that finishes a rotation (the
 	// organization is then not open): it durably puts everything that is under old
 	// under new, and from then on uses new. It may be called again after a crash or
@@ -194,6 +204,35 @@ func (k *Keeper) Custody() (status wall.SealStatus, caCertificate, pin, memory s
 	return status, caCertificate, k.id.pin, k.root.Memory()
 }
 
+// Present is the ceremony in force of an unsealed organization. Nothing in it is secret.
+type Present struct {
+	// Ceremony is its id, hex.
+	Ceremony   string
+	Quorum     int
+	Custodians []wall.Custodian
+	// Memory says where the root key lies.
+	Memory string
+}
+
+// Present returns the ceremony in force; ok is false unless the organization is
+// unsealed, with no rotation under way.
+func (k *Keeper) Present() (p Present, ok bool) {
+	if k == nil || k.op == nil {
+		return p, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stateLocked() != wall.Unsealed || k.st.Next != nil {
+		return p, false
+	}
+	c := k.st.Current
+	p = Present{Ceremony: c.ID, Quorum: c.Quorum, Memory: k.root.Memory()}
+	for _, h := range c.Custodians {
+		p.Custodians = append(p.Custodians, wall.Custodian{Name: h.Name, Recipient: h.Recipient})
+	}
+	return p, true
+}
+
 func (k *Keeper) stateLocked() wall.SealState {
 	switch {
 	case k.st == nil:
@@ -262,11 +301,18 @@ func (k *Keeper) Destroy(ctx context.Context) error {
 	if now != wall.Unsealed {
 		return errs.New(errs.Sealed, op, "only an unsealed organization can be destroyed; its custodians must unseal it first")
 	}
-	st := &state{Format: stateFormat, Organization: k.o.Organization, Destroyed: true}
-	if err := k.save(st); err != nil {
-		return errs.Wrap(op, err)
+	return errs.Wrap(op, k.destroy(context.WithoutCancel(ctx)))
+}
+
+// destroy makes the end durable; op is held.
+func (k *Keeper) destroy(ctx context.Context) error {
+	if err := k.save(&state{Format: stateFormat, Organization: k.o.Organization, Destroyed: true}); err != nil {
+		return err
 	}
-	k.drop(context.WithoutCancel(ctx))
+	k.drop(ctx)
+	if k.o.OnDestroyed != nil {
+		k.o.OnDestroyed(ctx)
+	}
 	return nil
 }
 

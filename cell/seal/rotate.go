@@ -12,7 +12,8 @@ import (
 
 // Rotate puts the organization under a new root secret with a new quorum; the
 // shares of before are worthless afterwards. The organization must be unsealed,
-// and stays so. There is no bootstrap credential for the new custodians.
+// and stays so. The new custodians get a bootstrap credential of their own, from
+// Options.Bootstrap; what becomes of the old one is for the caller to decide.
 //
 // The order makes each crash recoverable:
 //
@@ -62,7 +63,14 @@ func (k *Keeper) Rotate(ctx context.Context, in wall.Init) (wall.Initialized, er
 	}()
 	st := *was
 	st.Next = c
-	if err := k.encryptShares(&st, c, sp, recipients, Created{}); err != nil {
+	made := Created{CACertificate: st.CACertificate}
+	if k.o.Bootstrap != nil {
+		if made.Administrator, made.Token, err = k.o.Bootstrap(ctx, c.ID); err != nil {
+			return none, errs.Wrap(op, err)
+		}
+		defer clear(made.Token)
+	}
+	if err := k.encryptShares(&st, c, sp, recipients, made); err != nil {
 		return none, errs.Wrap(op, err)
 	}
 	if c.Previous, err = sealPrevious(old, root, c.ID); err != nil {
@@ -130,6 +138,13 @@ func (k *Keeper) settle(ctx context.Context, c *ceremony, root *Root) error {
 	defer old.Destroy()
 	_, err = k.finish(ctx, st, old, root)
 	return errs.Wrap(op, err)
+}
+
+// overtaken tells whether c is the old ceremony of a rotation that is under way.
+func (k *Keeper) overtaken(c *ceremony) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.st.Next != nil && c.ID != k.st.Next.ID
 }
 
 // abandon forgets a rotation after the organization was opened with the old

@@ -217,6 +217,17 @@ func (k *Keeper) unseal(ctx context.Context, c *ceremony) error {
 		return errs.Wrap(op, err)
 	}
 	if err := k.o.OnUnseal(ctx, root); err != nil {
+		if errs.Is(err, errs.Destroyed) {
+			// The keys went, and then a crash came.
+			if err := k.destroy(ctx); err != nil {
+				return errs.Wrap(op, err)
+			}
+			return errs.New(errs.Destroyed, op, "the organization was destroyed; what a crash had left of it has now gone too")
+		}
+		if errs.Is(err, errs.Corrupt) && k.overtaken(c) {
+			return &errs.Error{Kind: errs.Denied, Op: op, Err: err,
+				Message: "the custodians were changed, and the organization is under the new ones' root already; a quorum of the new custodians must unseal it"}
+		}
 		return &errs.Error{Kind: errs.KindOf(err), Op: op, Err: err,
 			Message: "the shares are right, but the organization could not be opened; the cell's own log tells why"}
 	}
