@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/apis/example"
 	examplev1 "k8s.io/apiserver/pkg/apis/example/v1"
 	"k8s.io/apiserver/pkg/storage"
@@ -173,4 +174,35 @@ func TestContract(t *testing.T) {
 			fn(ctx, t, newStorage(t))
 		})
 	}
+}
+
+// TestBookmarks: an idle watch hears of revisions that did not concern it.
+func TestBookmarks(t *testing.T) {
+	s := newStorage(t)
+	old := bookmarkEvery
+	bookmarkEvery = 50 * time.Millisecond
+	defer func() { bookmarkEvery = old }()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	predicate := storage.Everything
+	predicate.AllowWatchBookmarks = true
+	w, err := s.Watch(ctx, "/pods", storage.ListOptions{ResourceVersion: "1", Recursive: true, Predicate: predicate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		w.Stop()
+		for range w.ResultChan() { // until it no longer reads bookmarkEvery
+		}
+	}()
+	rev := increaseRV(s)(ctx, t)
+	for e := range w.ResultChan() {
+		if e.Type != watch.Bookmark {
+			t.Fatalf("%+v", e)
+		}
+		if rv, err := s.Versioner().ObjectResourceVersion(e.Object); err != nil || int64(rv) >= rev {
+			return
+		}
+	}
+	t.Fatal("no bookmark")
 }

@@ -23,8 +23,10 @@ import (
 // resultBuffer is how many decoded events wait for the receiver of a watch.
 const resultBuffer = 100
 
-// progressEvery is how often an idle watch that wants it hears how far it is.
-const progressEvery = 10 * time.Minute
+// bookmarkEvery is how often a watch that allows bookmarks hears how far it is.
+// It is well below the time that history is kept, so that an idle client can
+// always resume.
+var bookmarkEvery = time.Minute // shorter in a test
 
 // watcher implements watch.Interface.
 type watcher struct {
@@ -99,30 +101,31 @@ func (w *watcher) stream(after int64, initial, bookmark bool) error {
 		}
 	}
 	log := w.s.log.Watch(w.key, !w.opts.Recursive, after)
+	bookmarks := w.s.newFunc != nil && (w.opts.ProgressNotify || w.opts.Predicate.AllowWatchBookmarks)
+	due := time.Now().Add(bookmarkEvery)
 	for {
-		ctx, cancel := context.WithTimeout(w.ctx, progressEvery)
+		ctx, cancel := w.ctx, context.CancelFunc(func() {})
+		if bookmarks {
+			ctx, cancel = context.WithDeadline(w.ctx, due)
+		}
 		step, err := log.Next(ctx)
 		cancel()
-		if err != nil {
-			if w.ctx.Err() != nil {
-				return nil
-			}
-			if !errors.Is(err, context.DeadlineExceeded) {
-				return err
-			}
-			step = revlog.Step{Progress: true} // idle for long: report below
-		} else {
-			after = step.Revision
+		if w.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return err
 		}
 		for _, e := range step.Events {
 			if err := w.event(e); err != nil {
 				return err
 			}
 		}
-		if step.Progress && w.opts.ProgressNotify {
-			if err := w.bookmark(after, false); err != nil {
+		if late := bookmarks && !time.Now().Before(due); late || step.Progress && w.opts.ProgressNotify {
+			if err := w.bookmark(log.Revision(), false); err != nil {
 				return err
 			}
+			due = time.Now().Add(bookmarkEvery)
 		}
 	}
 }

@@ -161,6 +161,9 @@ func (w *Watcher) matches(key string) bool {
 	return strings.HasPrefix(key, w.prefix)
 }
 
+// Revision is how far the watcher has come: it has returned every event up to it.
+func (w *Watcher) Revision() int64 { return w.after }
+
 // Next waits for the next events that match, or for a request for progress. It
 // fails with CodeCompacted when history that it needs is gone, and with
 // errs.Unavailable when the log is closed.

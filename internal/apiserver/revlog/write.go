@@ -79,7 +79,7 @@ func (l *Log) submit(ctx context.Context, op string, r *request) (Result, error)
 		case <-r.done:
 			return r.result, errs.Wrap(op, r.err)
 		default:
-			return Result{}, errs.New(errs.Unavailable, op, "the API store closed before the write was durable")
+			return Result{}, errs.New(errs.Unavailable, op, "the API store closed before it answered: the write may or may not be durable")
 		}
 	}
 }
