@@ -71,6 +71,10 @@ func sharedZone(t *testing.T) *harness.Zone {
 	return zone.z
 }
 
+// stalled is below the time limit of the clients' reads (60 s in botocore) and far
+// above what any command here needs on small inputs.
+const stalled = 45 * time.Second
+
 // large tells whether to use large inputs (`make soak`).
 func large() bool { return os.Getenv("SOAK") != "" }
 
@@ -129,7 +133,11 @@ func (c *client) try(path string, args ...string) (string, error) {
 	}
 	begun := time.Now()
 	out, err := cmd.CombinedOutput()
-	c.t.Logf("%s %s (%v)", filepath.Base(path), strings.Join(args, " "), time.Since(begun).Round(time.Millisecond))
+	took := time.Since(begun)
+	c.t.Logf("%s %s (%v)", filepath.Base(path), strings.Join(args, " "), took.Round(time.Millisecond))
+	if took > stalled && !large() {
+		c.t.Errorf("%s took %v: a request waits for its client's time limit, and the retry hides it", filepath.Base(path), took)
+	}
 	return string(out), err
 }
 
