@@ -126,7 +126,7 @@ func checkSealedDisk(ctx context.Context, e *env) (f Finding, err error) {
 	if err := s.furnish(ctx); err != nil {
 		return f, err
 	}
-	f.Did = "Stored canaries as object bytes (inline, blob, multipart), object, bucket and type names, metadata and credentials; sealed; read every file of the zone's directory."
+	f.Did = "Stored canaries as object bytes (inline, blob, multipart), object, bucket and type names, metadata and credentials; sealed; read every file of the zone and of the organization's cell."
 	var p planted
 	if err := s.plant(ctx, &p); err != nil {
 		return f, err
@@ -137,7 +137,11 @@ func checkSealedDisk(ctx context.Context, e *env) (f Finding, err error) {
 	if err := controlSearch(ctx, p.canaries); err != nil {
 		return f, err
 	}
-	found, err := Search(ctx, []string{e.o.Dir}, p.canaries)
+	places, err := e.disk()
+	if err != nil {
+		return f, err
+	}
+	found, err := Search(ctx, places, p.canaries)
 	if err != nil {
 		return f, err
 	}
@@ -150,6 +154,29 @@ func checkSealedDisk(ctx context.Context, e *env) (f Finding, err error) {
 	f.Outcome = Kept
 	f.Saw = fmt.Sprintf("None of %d canaries (%d forms) in %d files, %.1f MiB.", len(p.canaries), found.Forms, found.Files, float64(found.Bytes)/(1<<20))
 	return f, nil
+}
+
+// disk lists all that the zone's directory holds, but for the data of other
+// organizations: that may be terabytes, and is theirs.
+func (e *env) disk() ([]string, error) {
+	var out []string
+	for _, dir := range []string{e.o.Dir, filepath.Join(e.o.Dir, "cells")} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, errs.WrapKind(errs.Unavailable, "prove.disk", err)
+		}
+		for _, entry := range entries {
+			path := filepath.Join(dir, entry.Name())
+			switch {
+			case dir == e.o.Dir && entry.Name() == "cells":
+			case dir == e.o.Dir || !entry.IsDir() || entry.Name() == e.scratch.name:
+				out = append(out, path)
+			default:
+				out = append(out, filepath.Join(path, "log"), filepath.Join(path, "run"))
+			}
+		}
+	}
+	return out, nil
 }
 
 // sealNow seals the scratch organization as the operator may.

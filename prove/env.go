@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	}()
 	report.Findings = runAll(ctx, e, checks, o.Each)
 	for _, n := range notBuilt {
-		f := Finding{Promise: n, Title: Promises[n], Check: "-", Outcome: NotBuilt, Saw: "this version has nothing that could keep or break it"}
+		f := Finding{Promise: n, Title: Promises[n], Check: "none", Outcome: NotBuilt, Saw: "This version has nothing that could keep or break it."}
 		if o.Each != nil {
 			o.Each(f)
 		}
@@ -151,9 +151,10 @@ func sightingLines(s Searched) []string {
 	return out
 }
 
+// plural counts things: what is the plural, formed with -s.
 func plural(n int, what string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + strings.TrimSuffix(what, "s")
 	}
-	return fmt.Sprintf("%d %s", n, strings.TrimSuffix(what, "s")+"s")
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -51,8 +52,10 @@ type Finding struct {
 	Did string `json:"did,omitempty"`
 	Saw string `json:"saw,omitempty"`
 	// Evidence are the details behind Saw, a line each.
-	Evidence []string      `json:"evidence,omitempty"`
-	Took     time.Duration `json:"tookNanoseconds"`
+	Evidence []string `json:"evidence,omitempty"`
+	// Missing are the measures that this host's kernel does not enforce, a line each.
+	Missing []string      `json:"missing,omitempty"`
+	Took    time.Duration `json:"tookNanoseconds"`
 }
 
 // Report is a whole run.
@@ -103,10 +106,15 @@ func runAll(ctx context.Context, e *env, checks []check, each func(Finding)) []F
 	return out
 }
 
-// Print writes a finding as one line, and its evidence below it if verbose or if it is not kept.
+// Print writes a finding as one line; below it what is missing on this host, and
+// the evidence if it is asked for or the promise is broken.
 func Print(w io.Writer, f Finding, verbose bool) {
-	fmt.Fprintf(w, "%2d  %-9s  %s / %s: %s %s (%.1f s)\n", f.Promise, f.Outcome, f.Title, f.Check, f.Did, f.Saw, f.Took.Seconds())
-	if verbose || f.Outcome == Broken || f.Outcome == NotEnforced {
+	words := strings.Join(strings.Fields(f.Did+" "+f.Saw), " ")
+	fmt.Fprintf(w, "%2d  %-13s  %s / %s: %s (%.1f s)\n", f.Promise, f.Outcome, f.Title, f.Check, words, f.Took.Seconds())
+	for _, line := range f.Missing {
+		fmt.Fprintf(w, "      - %s\n", line)
+	}
+	if verbose || f.Outcome == Broken {
 		for _, line := range f.Evidence {
 			fmt.Fprintf(w, "      - %s\n", line)
 		}

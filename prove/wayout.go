@@ -154,11 +154,9 @@ func checkBreakOut(ctx context.Context, e *env) (f Finding, err error) {
 	}
 	evidence(&f, "canaries on 127.0.0.1 were touched %d times from inside, and noticed a visit from outside", touched)
 	evidence(&f, "meanwhile S3 answered %d requests, %d failed", served.Load(), failures.Load())
-	unenforced := 0
 	for _, org := range organizations {
 		for _, m := range org.Status.Unenforced {
-			unenforced++
-			evidence(&f, "%s: the kernel does not enforce: %s", org.Name, m)
+			f.Missing = append(f.Missing, fmt.Sprintf("cell of %s: not enforced on this host: %s", org.Name, m))
 		}
 	}
 	switch {
@@ -166,12 +164,12 @@ func checkBreakOut(ctx context.Context, e *env) (f Finding, err error) {
 		return broken(f, fmt.Sprintf("%d attempts were not refused; the canaries were touched %d times", open, touched))
 	case cells == 0 || refused == 0 || served.Load() == 0 || failures.Load() > 0:
 		return broken(f, "the attempts could not be made while S3 was served")
-	case unenforced > 0:
+	case len(f.Missing) > 0:
 		f.Outcome = NotEnforced
-		f.Saw = fmt.Sprintf("All %d attempts in %s were refused, but %s not enforced by this kernel.", refused, plural(cells, "cell"), plural(unenforced, "measure"))
+		f.Saw = fmt.Sprintf("All %d attempts in %s were refused, but %s of confinement cannot be enforced here.", refused, plural(cells, "cells"), plural(len(f.Missing), "measures"))
 	default:
 		f.Outcome = Kept
-		f.Saw = fmt.Sprintf("All %d attempts in %s refused, canaries untouched, %d S3 requests served meanwhile.", refused, plural(cells, "cell"), served.Load())
+		f.Saw = fmt.Sprintf("All %d attempts in %s refused, canaries untouched, %d S3 requests served meanwhile.", refused, plural(cells, "cells"), served.Load())
 	}
 	return f, nil
 }
@@ -259,7 +257,7 @@ func checkSockets(ctx context.Context, e *env) (f Finding, err error) {
 	case shared > 0:
 		f.Outcome, f.Saw = NotEnforced, fmt.Sprintf("No cell holds a network socket, but %d of %d share the host's network namespace (the pod is the sandbox).", shared, len(pids))
 	default:
-		f.Outcome, f.Saw = Kept, fmt.Sprintf("%s: each alone in an empty network namespace, no network socket, no route.", plural(len(pids), "cell"))
+		f.Outcome, f.Saw = Kept, fmt.Sprintf("%s: each alone in an empty network namespace, no network socket, no route.", plural(len(pids), "cells"))
 	}
 	return f, nil
 }

@@ -196,6 +196,10 @@ func (d *demo) organization(ctx context.Context, r zone.Running, id *custodian.I
 	return err
 }
 
+// rcloneFunction keeps AWS_CA_BUNDLE from rclone: its S3 library, up to 1.60 at
+// least, fails at start when that is set. RCLONE_CA_CERT says the same.
+const rcloneFunction = "rclone() { env -u AWS_CA_BUNDLE rclone \"$@\"; }\n"
+
 // tell writes the files that clients read, and says what can be done now.
 func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string) error {
 	dir, err := filepath.Abs(d.dir)
@@ -220,6 +224,14 @@ func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}
+	// More that clients understand: rclone's remote "demo:", and CA files of those that do not know AWS_CA_BUNDLE.
+	for _, v := range [][2]string{
+		{"RCLONE_CONFIG_DEMO_TYPE", "s3"}, {"RCLONE_CONFIG_DEMO_PROVIDER", "Other"}, {"RCLONE_CONFIG_DEMO_ENV_AUTH", "true"},
+		{"RCLONE_CONFIG_DEMO_ENDPOINT", url}, {"RCLONE_CA_CERT", ca}, {"RESTIC_CACERT", ca},
+	} {
+		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+	}
+	b.WriteString(rcloneFunction)
 	if err := files.WriteFile(files.OS(), env, []byte(b.String())); err != nil {
 		return err
 	}
