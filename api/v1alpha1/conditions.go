@@ -16,3 +16,6 @@ func (b *Bucket) GetConditions() *[]metav1.Condition { return &b.Status.Conditio
 
 // GetConditions returns the conditions of the status, to be read and changed.
 func (k *AccessKey) GetConditions() *[]metav1.Condition { return &k.Status.Conditions }
+
+// GetConditions returns the conditions of the status, to be read and changed.
+func (c *Custody) GetConditions() *[]metav1.Condition { return &c.Status.Conditions }

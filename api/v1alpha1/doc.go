@@ -1,6 +1,6 @@
 // Package v1alpha1 holds the resource kinds that users write, and nothing else:
 // no behaviour, no client, no secret. Organization and Zone are served by the
-// operator's endpoint, Project, Bucket and AccessKey by each organization's own.
+// operator's endpoint, Project, Bucket, AccessKey and Custody by each organization's own.
 //
 // +kubebuilder:object:generate=true
 // +groupName=chancery.cloud
@@ -37,13 +37,18 @@ const (
 	ConditionInitialized = "Initialized"
 	// ConditionSealed: the organization's root key is not in memory.
 	ConditionSealed = "Sealed"
+	// ConditionPurged: no wrapped key that was replaced or destroyed is left in the organization's files.
+	ConditionPurged = "Purged"
+	// ConditionHandedOver: no administrator's credential of earlier custodians is in force.
+	ConditionHandedOver = "HandedOver"
 )
 
 // AddToScheme registers the kinds.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(SchemeGroupVersion,
 		&Organization{}, &OrganizationList{}, &Zone{}, &ZoneList{},
-		&Project{}, &ProjectList{}, &Bucket{}, &BucketList{}, &AccessKey{}, &AccessKeyList{})
+		&Project{}, &ProjectList{}, &Bucket{}, &BucketList{}, &AccessKey{}, &AccessKeyList{},
+		&Custody{}, &CustodyList{})
 	metav1.AddToGroupVersion(s, SchemeGroupVersion)
 	return nil
 }

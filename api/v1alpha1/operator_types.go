@@ -34,23 +34,25 @@ type Organization struct {
 // +kubebuilder:validation:XValidation:rule="self.quorum <= size(self.custodians)",message="quorum must not be larger than the number of custodians, or nobody could ever unseal the organization"
 type OrganizationSpec struct {
 	// quorum is how many custodians must come together to unseal the
-	// organization. It cannot be changed: the root key is split by it.
+	// organization, as it is made. It cannot be changed here: the organization's
+	// own administrator does so, with the Custody of the organization's endpoint,
+	// and status shows what is in force.
 	//
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=16
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="quorum cannot be changed: the root key was split by it when the organization was made"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="quorum cannot be changed by the operator: the root key was split by it when the organization was made; the organization changes it with its own Custody"
 	Quorum int32 `json:"quorum"`
 
 	// custodians are the persons who each get a share of the organization's
-	// root key. They cannot be changed.
+	// root key, as it is made. They cannot be changed here; see quorum.
 	//
 	// +required
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="custodians cannot be changed: each holds a share that was made for them when the organization was made"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="custodians cannot be changed by the operator: each holds a share that was made for them; the organization changes them with its own Custody"
 	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, b.recipient == a.recipient))",message="each custodian needs a recipient of their own: two shares under one key are one"
 	Custodians []Custodian `json:"custodians"`
 

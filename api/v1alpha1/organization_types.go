@@ -10,6 +10,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:resource:scope=Cluster,shortName=proj,categories=chancery
 // +kubebuilder:printcolumn:name="Display Name",type=string,JSONPath=`.spec.displayName`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Key Gen",type=integer,priority=1,JSONPath=`.status.keyGeneration`
 // +kubebuilder:printcolumn:name="Account",type=string,priority=1,JSONPath=`.status.accountID`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -21,6 +22,7 @@ type Project struct {
 
 	// spec is what is wanted.
 	// +optional
+	// +kubebuilder:default={}
 	Spec ProjectSpec `json:"spec,omitempty"`
 	// status is what is.
 	// +optional
@@ -34,6 +36,18 @@ type ProjectSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=200
 	DisplayName string `json:"displayName,omitempty"`
+
+	// keyGeneration is the generation of the project's key that is wanted, from 1.
+	// Raise it to rotate: one new key is made, of that generation, and old data
+	// stays readable. It never goes back, and rises by at most 1000 at a time.
+	//
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	// +kubebuilder:validation:XValidation:rule="self >= oldSelf",message="keyGeneration never goes back: the keys of earlier generations are gone or closed; raise it to rotate"
+	// +kubebuilder:validation:XValidation:rule="self - oldSelf <= 1000",message="keyGeneration rises by at most 1000 at a time; raise it by 1 to rotate once"
+	KeyGeneration int64 `json:"keyGeneration,omitempty"`
 }
 
 // ProjectStatus is what a project is.
@@ -42,6 +56,9 @@ type ProjectStatus struct {
 	// owner of its buckets, and the account in ARNs and policies.
 	// +optional
 	AccountID string `json:"accountID,omitempty"`
+	// keyGeneration is the generation of the project's key, as the key ring has it.
+	// +optional
+	KeyGeneration int64 `json:"keyGeneration,omitempty"`
 	// conditions: Ready.
 	// +optional
 	// +listType=map
@@ -71,6 +88,7 @@ type ProjectList struct {
 // +kubebuilder:printcolumn:name="Deletion",type=string,priority=1,JSONPath=`.spec.deletionPolicy`
 // +kubebuilder:printcolumn:name="Endpoint",type=string,priority=1,JSONPath=`.status.endpoint`
 // +kubebuilder:printcolumn:name="Key",type=string,priority=1,JSONPath=`.status.keyID`
+// +kubebuilder:printcolumn:name="Key Gen",type=integer,priority=1,JSONPath=`.status.keyGeneration`
 // +kubebuilder:printcolumn:name="Created",type=date,JSONPath=`.status.created`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) >= 3 && size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$') && !self.metadata.name.contains('..')",message="a bucket name has 3 to 63 small letters, digits, hyphens and single dots, and begins and ends with a letter or digit"
 type Bucket struct {
@@ -115,6 +133,18 @@ type BucketSpec struct {
 	// +kubebuilder:default=DeleteIfEmpty
 	// +kubebuilder:validation:Enum=DeleteIfEmpty;Retain
 	DeletionPolicy BucketDeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// keyGeneration is the generation of the bucket's key that is wanted, from 1.
+	// Raise it to rotate: one new key is made, of that generation, and old data
+	// stays readable. It never goes back, and rises by at most 1000 at a time.
+	//
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	// +kubebuilder:validation:XValidation:rule="self >= oldSelf",message="keyGeneration never goes back: the keys of earlier generations are gone or closed; raise it to rotate"
+	// +kubebuilder:validation:XValidation:rule="self - oldSelf <= 1000",message="keyGeneration rises by at most 1000 at a time; raise it by 1 to rotate once"
+	KeyGeneration int64 `json:"keyGeneration,omitempty"`
 }
 
 // BucketStatus is what a bucket is.
@@ -131,6 +161,10 @@ type BucketStatus struct {
 	// keyID names the key that its objects are encrypted under.
 	// +optional
 	KeyID string `json:"keyID,omitempty"`
+	// keyGeneration is the generation of the bucket's key that new objects are
+	// encrypted under, as the key ring has it.
+	// +optional
+	KeyGeneration int64 `json:"keyGeneration,omitempty"`
 	// endpoint is the bucket's URL.
 	// +optional
 	Endpoint string `json:"endpoint,omitempty"`

@@ -35,6 +35,7 @@ const (
 	reasonRefused       = "Refused"
 	reasonSecretExists  = "SecretAlreadyExists"
 	reasonKeyGone       = "KeyGone"
+	reasonKeyDestroyed  = "KeyDestroyed"
 )
 
 // ensureFinalizer adds our finalizer to an object that lacks it.

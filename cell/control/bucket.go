@@ -89,6 +89,14 @@ func (r *bucketReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	created := metav1.NewTime(actual.Created.Truncate(1e9))
 	b.Status.BucketID, b.Status.Created, b.Status.Region, b.Status.KeyID = actual.ID, &created, actual.Region, actual.KeyID
 	b.Status.Endpoint = r.endpoint(b.Name)
+	generation, outcome, err := r.rotate(ctx, b, "bucket", b.Spec.KeyGeneration, bucketKey{r.opts.Keys, project.ID, actual.ID})
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if outcome != nil {
+		return r.finish(ctx, before, b, *outcome)
+	}
+	b.Status.KeyGeneration = generation
 	return r.finish(ctx, before, b, controllers.Outcome{Ready: true, Reason: reasonAvailable, Message: "The bucket is there."})
 }
 

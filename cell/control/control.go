@@ -1,6 +1,6 @@
 // Package control is the organization's own API: its server, over the
-// organization's encrypted store, and the reconcilers that make Project, Bucket
-// and AccessKey objects true in the layers below. What is made or deleted
+// organization's encrypted store, and the reconcilers that make Project, Bucket,
+// AccessKey and Custody objects true in the layers below. What is made or deleted
 // through S3 appears here too, by way of the store's change feed.
 //
 // It must never run before the organization is unsealed, open a socket, hand
@@ -40,6 +40,8 @@ type Directory interface {
 	CreateAccessKey(ctx context.Context, in identity.NewAccessKey) (identity.AccessKey, error)
 	SetAccessKeyDisabled(ctx context.Context, id string, disabled bool) error
 	DeleteAccessKey(ctx context.Context, id string) error
+	OldBootstrap(ctx context.Context, ceremony string) ([]string, error)
+	RevokeToken(ctx context.Context, name string) error
 }
 
 var _ Directory = (*identity.Directory)(nil)
@@ -66,6 +68,8 @@ type Options struct {
 	Store     store.Store
 	Objects   Objects
 	Directory Directory
+	Keys      Keys
+	Custody   Custody
 	// Organization and Region name where we are.
 	Organization, Region string
 	// S3Endpoint is the URL of object storage, https://s3.ORG.DOMAIN:PORT.
@@ -78,14 +82,15 @@ type Options struct {
 
 // Control is the organization's API server with its reconcilers.
 type Control struct {
-	opts   Options
-	server *apiserver.Server
+	opts    Options
+	server  *apiserver.Server
+	custody *witness
 }
 
 // New starts the API server. Nothing is reconciled until Run. Stop must be called in the end.
 func New(ctx context.Context, o Options) (*Control, error) {
 	const op = "control.New"
-	if o.Store == nil || o.Objects == nil || o.Directory == nil || o.Organization == "" || o.Region == "" || o.S3Endpoint == "" || len(o.CACertificate) == 0 {
+	if o.Store == nil || o.Objects == nil || o.Directory == nil || o.Keys == nil || o.Custody == nil || o.Organization == "" || o.Region == "" || o.S3Endpoint == "" || len(o.CACertificate) == 0 {
 		return nil, errs.New(errs.Invalid, op, "an option is missing")
 	}
 	if o.Logger == nil {
@@ -95,24 +100,26 @@ func New(ctx context.Context, o Options) (*Control, error) {
 	if err != nil {
 		return nil, errs.Wrap(op, err)
 	}
+	witness := newWitness()
 	server, err := apiserver.New(ctx, apiserver.Options{
 		Store: o.Store, Prefix: []byte(storePrefix), Name: o.Organization, CRDs: definitions, Version: o.Version, Logger: o.Logger,
-		Authenticate: authenticate(o.Directory), Authorize: apiserver.Administrators(Administrators),
+		Authenticate: authenticate(o.Directory, witness), Authorize: authorize,
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, err)
 	}
-	return &Control{opts: o, server: server}, nil
+	return &Control{opts: o, server: server, custody: witness}, nil
 }
 
 // authenticate gives administrators their group. A token without a role is
 // known by name, and may do nothing.
-func authenticate(d Directory) func(context.Context, string) (string, []string, bool) {
+func authenticate(d Directory, w *witness) func(context.Context, string) (string, []string, bool) {
 	return func(ctx context.Context, bearer string) (string, []string, bool) {
 		token, err := d.Authenticate(ctx, bearer)
 		if err != nil {
 			return "", nil, false
 		}
+		w.saw(token)
 		if token.Administrator {
 			return token.Name, []string{Administrators}, true
 		}
@@ -151,6 +158,7 @@ func (c *Control) Run(ctx context.Context) error {
 		(&projectReconciler{base: base, mirror: mirror}).add,
 		(&bucketReconciler{base: base, mirror: mirror}).add,
 		(&accessKeyReconciler{base: base}).add,
+		(&custodyReconciler{base: base, witness: c.custody}).add,
 		mirror.add,
 	} {
 		if err := add(m); err != nil {

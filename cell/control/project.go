@@ -72,6 +72,14 @@ func (r *projectReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err := r.ensureNamespace(ctx, p); err != nil {
 		return ctrl.Result{}, err
 	}
+	generation, outcome, err := r.rotate(ctx, p, "project", p.Spec.KeyGeneration, projectKey{r.opts.Keys, account.ID})
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if outcome != nil {
+		return r.finish(ctx, before, p, *outcome)
+	}
+	p.Status.KeyGeneration = generation
 	return r.finish(ctx, before, p, controllers.Outcome{Ready: true, Reason: reasonAvailable, Message: "The project is there."})
 }
 

@@ -51,6 +51,9 @@ type Token struct {
 	Name string
 	// Administrator may act on the organization's resources.
 	Administrator bool
+	// Ceremony is the splitting of the root key that the token was made with, for
+	// its custodians; empty for every other token.
+	Ceremony string
 	// Created is when it was made.
 	Created time.Time
 }

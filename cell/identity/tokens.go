@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,11 +29,12 @@ type tokenRecord struct {
 	Digest        []byte    `json:"digest"`
 	Name          string    `json:"name"`
 	Administrator bool      `json:"administrator,omitempty"`
+	Ceremony      string    `json:"ceremony,omitempty"`
 	Created       time.Time `json:"created"`
 }
 
 func (r tokenRecord) token() Token {
-	return Token{Name: r.Name, Administrator: r.Administrator, Created: r.Created}
+	return Token{Name: r.Name, Administrator: r.Administrator, Ceremony: r.Ceremony, Created: r.Created}
 }
 
 // CreateToken makes a token and returns its text, the only time that it is seen.
@@ -48,6 +50,37 @@ func (d *Directory) CreateBootstrapAdministrator(ctx context.Context) (name stri
 	const op = "identity.CreateBootstrapAdministrator"
 	token, err = d.makeToken(ctx, op, Token{Name: BootstrapAdministrator, Administrator: true}, true)
 	return BootstrapAdministrator, token, err
+}
+
+// CreateCustodiansAdministrator makes the administrator's token that goes to the
+// custodians of a new ceremony. It is in force at once, beside the ones before: see OldBootstrap.
+func (d *Directory) CreateCustodiansAdministrator(ctx context.Context, ceremony string) (name string, token []byte, err error) {
+	const op = "identity.CreateCustodiansAdministrator"
+	if len(ceremony) < 12 || !plain(ceremony) {
+		return "", nil, errs.New(errs.Invalid, op, "a ceremony has an id of at least 12 characters")
+	}
+	name = BootstrapAdministrator + "-" + ceremony[:12]
+	token, err = d.makeToken(ctx, op, Token{Name: name, Administrator: true, Ceremony: ceremony}, true)
+	return name, token, err
+}
+
+// OldBootstrap returns the names of the bootstrap tokens that are not those of the
+// ceremony in force: of custodians who went, and of rotations that were given up.
+// The first token, which no ceremony is noted of, counts as the present one as long
+// as the ceremony has none of its own.
+func (d *Directory) OldBootstrap(ctx context.Context, ceremony string) ([]string, error) {
+	all, err := d.Tokens(ctx)
+	if err != nil {
+		return nil, errs.Wrap("identity.OldBootstrap", err)
+	}
+	own := slices.ContainsFunc(all, func(t Token) bool { return t.Ceremony == ceremony })
+	var old []string
+	for _, t := range all {
+		if t.Ceremony != "" && t.Ceremony != ceremony || own && t.Name == BootstrapAdministrator {
+			old = append(old, t.Name)
+		}
+	}
+	return old, nil
 }
 
 func (d *Directory) makeToken(ctx context.Context, op string, in Token, replace bool) ([]byte, error) {
@@ -77,7 +110,7 @@ func (d *Directory) makeToken(ctx context.Context, op string, in Token, replace 
 	token := base64.RawURLEncoding.AppendEncode([]byte(tokenPrefix), raw[:])
 	clear(raw[:])
 	digest := sha256.Sum256(token)
-	r := tokenRecord{Digest: digest[:], Name: in.Name, Administrator: in.Administrator, Created: time.Now().UTC().Truncate(time.Second)}
+	r := tokenRecord{Digest: digest[:], Name: in.Name, Administrator: in.Administrator, Ceremony: in.Ceremony, Created: time.Now().UTC().Truncate(time.Second)}
 	v, err := json.Marshal(r)
 	if err != nil {
 		return nil, errs.WrapKind(errs.Internal, op, err)

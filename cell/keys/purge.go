@@ -25,6 +25,14 @@ type purging struct {
 
 func newPurging() purging { return purging{wake: make(chan struct{}, 1)} }
 
+// soon wakes RunPurges.
+func (p *purging) soon() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
 // purgeRetry is how long RunPurges waits after a purge that failed.
 const purgeRetry = 5 * time.Second
 
@@ -110,6 +118,9 @@ func (r *Ring) purgeAfter(ctx context.Context, op string, changed error) error {
 		return changed
 	}
 	err := r.purge(context.WithoutCancel(ctx))
+	if err != nil {
+		r.purging.soon()
+	}
 	if changed != nil || err == nil {
 		return changed
 	}
@@ -123,9 +134,6 @@ func (r *Ring) changeAndPurgeSoon(ctx context.Context, op string, f func(b *stor
 	if r == nil || !r.purging.running.Load() {
 		return r.purgeAfter(ctx, op, err)
 	}
-	select {
-	case r.purging.wake <- struct{}{}:
-	default: // it is awake
-	}
+	r.purging.soon()
 	return err
 }

@@ -23,7 +23,7 @@ func Operator() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 
 // Organization returns the definitions that an organization's endpoint serves.
 func Organization() ([]*apiextensionsv1.CustomResourceDefinition, error) {
-	return load("projects", "buckets", "accesskeys")
+	return load("projects", "buckets", "accesskeys", "custodies")
 }
 
 func load(plurals ...string) ([]*apiextensionsv1.CustomResourceDefinition, error) {

@@ -17,6 +17,7 @@ func TestUpToDate(t *testing.T) {
 	kinds := map[string]any{
 		"Organization": v1alpha1.Organization{}, "Zone": v1alpha1.Zone{},
 		"Project": v1alpha1.Project{}, "Bucket": v1alpha1.Bucket{}, "AccessKey": v1alpha1.AccessKey{},
+		"Custody": v1alpha1.Custody{},
 	}
 	operator, err := Operator()
 	if err != nil {
