@@ -165,6 +165,7 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 	if err != nil {
 		return s, err
 	}
+	s.run(func() { s.trim(life) })
 	s.run(func() {
 		certificates.Run(life, func(err error) { log.Error("the certificate was not renewed", "error", err) })
 	})

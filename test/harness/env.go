@@ -29,7 +29,8 @@ func ReadEnv(path string) (map[string]string, error) {
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
+		// The one function in it is for people's shells.
+		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "rclone() {") {
 			continue
 		}
 		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
