@@ -13,16 +13,11 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"chancery/bench/procstat"
 )
 
 // Options say which zone to start. Only Dir is required.
@@ -47,10 +42,7 @@ type Zone struct {
 	// StartTime is how long the last start took until S3 answered.
 	StartTime time.Duration
 
-	logs tail
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd has ended
-	err  error         // how it ended; read after done
+	process
 }
 
 // Up starts a zone for a test and stops it when the test ends. It fails the test
@@ -112,21 +104,13 @@ func (z *Zone) Start(ctx context.Context) error {
 			args = append(args, flag, "0")
 		}
 	}
-	cmd := exec.Command(z.opts.Binary, append(args, z.opts.Args...)...)
-	cmd.Env = cleanEnvironment()
-	cmd.Stdout, cmd.Stderr = &z.logs, &z.logs
-	cmd.WaitDelay = 3 * time.Second // a descendant that kept the pipe must not hold Wait for ever
+	args = append(args, z.opts.Args...)
 	started := time.Now()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("harness: %w", err)
+	if err := z.begin(z.opts.Binary, args...); err != nil {
+		return err
 	}
-	z.cmd, z.done = cmd, make(chan struct{})
-	go func() {
-		z.err = cmd.Wait()
-		close(z.done)
-	}()
 	if err := z.awaitReady(ctx); err != nil {
-		return errors.Join(fmt.Errorf("harness: %s: %w\nits log:\n%s", strings.Join(cmd.Args, " "), err, z.Logs()), z.Kill())
+		return errors.Join(fmt.Errorf("harness: %s: %w\nits log:\n%s", strings.Join(args, " "), err, z.Logs()), z.Kill())
 	}
 	z.StartTime = time.Since(started)
 	return nil
@@ -185,87 +169,8 @@ func (z *Zone) probe(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the zone as Ctrl-C does, waits until it and its cells are gone, and
-// reports an end that was not clean. Stopping a stopped zone does nothing.
-func (z *Zone) Stop() error { return z.end(syscall.SIGINT, 30*time.Second) }
-
-// Kill ends the zone with SIGKILL, as a crash does, and waits until its cells are gone too.
-func (z *Zone) Kill() error { return z.end(syscall.SIGKILL, 10*time.Second) }
-
-func (z *Zone) end(sig syscall.Signal, wait time.Duration) error {
-	if !z.Running() {
-		return nil
-	}
-	pid := z.PID()
-	tree, err := procstat.Tree(pid)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := z.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("harness: %v to %d: %w", sig, pid, err)
-	}
-	var problems []error
-	select {
-	case <-z.done:
-		if exit := (*exec.ExitError)(nil); sig != syscall.SIGKILL && errors.As(z.err, &exit) {
-			problems = append(problems, fmt.Errorf("harness: the zone ended with %w", z.err))
-		}
-	case <-time.After(wait):
-		problems = append(problems, fmt.Errorf("harness: the zone did not end within %v of %v", wait, sig))
-		_ = z.cmd.Process.Kill() // by id, ours; it may have ended this instant
-		<-z.done
-	}
-	z.cmd = nil
-	return errors.Join(append(problems, awaitGone(tree, 5*time.Second))...)
-}
-
-// awaitGone waits until processes have ended. What is left then is killed, and is an error.
-func awaitGone(pids []int, wait time.Duration) error {
-	deadline := time.Now().Add(wait)
-	for {
-		left := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool {
-			return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
-		})
-		if len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			for _, pid := range left {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // descendants of the zone we started
-			}
-			return fmt.Errorf("harness: processes %v outlived the zone", left)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// Running tells whether the zone's process was started and has not been ended.
-func (z *Zone) Running() bool {
-	if z.cmd == nil {
-		return false
-	}
-	select {
-	case <-z.done:
-		z.cmd = nil
-		return false
-	default:
-		return true
-	}
-}
-
-// PID is the zone's process id; 0 when it does not run.
-func (z *Zone) PID() int {
-	if z.cmd == nil {
-		return 0
-	}
-	return z.cmd.Process.Pid
-}
-
 // Dir is the zone's data directory.
 func (z *Zone) Dir() string { return z.opts.Dir }
-
-// Logs returns the end of what the zone has printed, over all its starts.
-func (z *Zone) Logs() string { return z.logs.String() }
 
 // Environ is the environment for a client: ours without what could lead it
 // elsewhere (other AWS settings, proxies), and with demo.env.
@@ -312,28 +217,4 @@ func cleanEnvironment() []string {
 		return strings.HasPrefix(upper, "AWS_") || strings.HasPrefix(upper, "RCLONE_") || strings.HasPrefix(upper, "RESTIC_") ||
 			strings.HasSuffix(upper, "_PROXY") || upper == "KUBECONFIG"
 	})
-}
-
-// tail keeps the last bytes written to it. Safe for concurrent use.
-type tail struct {
-	mu   sync.Mutex
-	data []byte
-}
-
-const tailSize = 256 << 10
-
-func (w *tail) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.data = append(w.data, p...)
-	if extra := len(w.data) - tailSize; extra > 0 {
-		w.data = slices.Delete(w.data, 0, extra)
-	}
-	return len(p), nil
-}
-
-func (w *tail) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return string(w.data)
 }
