@@ -24,6 +24,7 @@ import (
 
 	"chancery/cell/seal"
 	"chancery/internal/errs"
+	"chancery/internal/files"
 	"chancery/internal/sandbox"
 	"chancery/wall"
 )
@@ -40,6 +41,7 @@ type Cell struct {
 	log      *slog.Logger
 	keeper   *seal.Keeper
 	gate     gate
+	fs       files.FS
 	// certificates outlives a seal, so that S3 can answer Sealed under its own name.
 	certificates certificateHolder
 	stop         context.CancelFunc
@@ -93,16 +95,13 @@ func readConfig(in io.Reader) (wall.Config, error) {
 func run(ctx context.Context, config wall.Config, version string, measures []sandbox.Measure, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &Cell{config: config, version: version, started: time.Now(), measures: measures, log: log, stop: cancel}
+	c := &Cell{config: config, version: version, started: time.Now(), measures: measures, log: log, fs: files.OS(), stop: cancel}
 	var err error
-	c.keeper, err = seal.Open(seal.Options{
-		Dir: config.DataDir, Organization: config.Organization, Domain: config.Domain,
-		OnCreate: c.create,
-		OnUnseal: c.unseal,
-		OnSeal:   c.sealed,
-	})
-	if err != nil {
+	if c.keeper, err = seal.Open(c.custodyOptions(c.unseal)); err != nil {
 		return err
+	}
+	if c.keeper.Status().State == wall.Destroyed {
+		c.destroyed(ctx) // a crash may have come before
 	}
 	servers, err := c.listen(ctx)
 	if err != nil {

@@ -24,8 +24,12 @@ import (
 	"chancery/internal/store/pebblestore"
 )
 
-// region is what S3 clients of every cell say; a cell is one place.
-const region = "us-east-1"
+// classicRegion is what S3 clients say that were told no region. It is accepted,
+// but not our name: for it, clients presign in ways that AWS itself has retired.
+const classicRegion = "us-east-1"
+
+// region is the S3 name of the place where the cell is: its zone.
+func (c *Cell) region() string { return c.config.Zone }
 
 // startTime bounds how long a seal waits for an API server that is just starting.
 const startTime = 10 * time.Second
@@ -49,14 +53,14 @@ func (c *Cell) blobDir() string  { return filepath.Join(c.config.DataDir, "blobs
 
 // openStore opens the store under a key. mustExist refuses to make one.
 func (c *Cell) openStore(ctx context.Context, key []byte, mustExist bool) (*pebblestore.Store, error) {
-	return pebblestore.Open(ctx, pebblestore.Options{Dir: c.storeDir(), Key: key, MustExist: mustExist, Log: inside(c.log)})
+	return pebblestore.Open(ctx, pebblestore.Options{Dir: c.storeDir(), FS: c.fs, Key: key, MustExist: mustExist, Log: inside(c.log)})
 }
 
 // create makes what a new organization has: its store, keys, certificates and first
 // administrator. It leaves nothing open.
 func (c *Cell) create(ctx context.Context, root *seal.Root, again bool) (made seal.Created, err error) {
 	const op = "cell.create"
-	fsys := files.OS()
+	fsys := c.fs
 	if again {
 		// An earlier creation was cut short; what it left is under a lost root.
 		if err := removeAll(fsys, c.storeDir(), c.keyFile(), c.blobDir()); err != nil {
@@ -123,18 +127,10 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 			s = nil
 		}
 	}()
-	key, err := c.storeKey(root)
-	if err != nil {
+	if err := c.openKeys(ctx, root, s); err != nil {
 		return s, err
 	}
-	defer clear(key)
-	if s.store, err = c.openStore(ctx, key, true); err != nil {
-		return s, err
-	}
-	if s.ring, err = keys.Open(ctx, s.store, root, c.config.Organization); err != nil {
-		return s, err
-	}
-	engine, err := blobdir.Open(c.blobDir(), files.OS())
+	engine, err := blobdir.Open(c.blobDir(), c.fs)
 	if err != nil {
 		return s, err
 	}
@@ -144,13 +140,13 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 		return s, err
 	}
 	s.objects, err = objects.New(ctx, objects.Options{
-		Store: s.store, Blobs: blobs.New(engine), Keys: s.ring, Organization: c.config.Organization, Region: region,
+		Store: s.store, Blobs: blobs.New(engine), Keys: s.ring, Organization: c.config.Organization, Region: c.region(),
 	})
 	if err != nil {
 		return s, err
 	}
 	s.s3 = s3.New(s3.Options{
-		Objects: s.objects, Keys: s.directory, Policy: policy.New(), Region: region,
+		Objects: s.objects, Keys: s.directory, Policy: policy.New(), Region: c.region(), OtherRegions: []string{classicRegion},
 		Domains: []string{c.host("s3")},
 		// The error may name an object: only its kind goes to the log, which the zone keeps.
 		Failed: func(id string, err error) {
@@ -158,8 +154,8 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 		},
 	})
 	s.control, err = control.New(life, control.Options{
-		Store: s.store, Objects: s.objects, Directory: s.directory, CACertificate: []byte(certificates.CACertificate()),
-		Organization: c.config.Organization, Region: region, Version: c.version,
+		Store: s.store, Objects: s.objects, Directory: s.directory, Keys: s.ring, Custody: custody{c}, CACertificate: []byte(certificates.CACertificate()),
+		Organization: c.config.Organization, Region: c.region(), Version: c.version,
 		S3Endpoint: "https://" + c.host("s3") + ":" + strconv.Itoa(c.config.S3Port), Logger: foreign(c.log),
 	})
 	if err != nil {
@@ -184,17 +180,26 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 	return s, nil
 }
 
-// storeKey unwraps the store's key, also in the middle of a change of root.
-func (c *Cell) storeKey(root *seal.Root) ([]byte, error) {
-	fsys := files.OS()
-	key, err := unwrapStoreKey(fsys, c.keyFile(), c.config.Organization, root)
-	if errs.Is(err, errs.Corrupt) {
-		next := filepath.Join(c.config.DataDir, storeKeyNext)
-		if key, nextErr := unwrapStoreKey(fsys, next, c.config.Organization, root); nextErr == nil {
-			return key, nil
-		}
+// openKeys opens what all else rests on, the store and the key ring, and proves
+// that both are under root. Errors: errs.Corrupt if they are not, errs.Destroyed if
+// the organization's key was destroyed.
+func (c *Cell) openKeys(ctx context.Context, root *seal.Root, s *services) (err error) {
+	key, err := unwrapStoreKey(c.fs, c.keyFile(), c.config.Organization, root)
+	if err != nil {
+		return err
 	}
-	return key, err
+	defer clear(key)
+	if s.store, err = c.openStore(ctx, key, true); err != nil {
+		return err
+	}
+	if s.ring, err = keys.Open(ctx, s.store, root, c.config.Organization); err != nil {
+		return err
+	}
+	if _, _, err := s.ring.Generations(ctx); err != nil {
+		return err
+	}
+	// What a rotation left that was given up is under a root that nobody will have.
+	return removeAll(c.fs, c.nextKeyFile())
 }
 
 func (s *services) run(f func()) { s.running.Go(f) }

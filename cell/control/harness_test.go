@@ -45,6 +45,8 @@ type world struct {
 	store   *pebblestore.Store
 	objects *objects.Engine
 	keys    *identity.Directory
+	ring    *keys.Ring
+	custody *testCustody
 	control *Control
 	client  client.Client
 	admin   string // bearer token
@@ -75,6 +77,7 @@ func (w *world) boot(run bool) {
 	bl := blobs.New(disk)
 	ring, err := keys.Open(ctx, w.store, testRoot{}, "health")
 	must(err)
+	w.ring = ring
 	w.objects, err = objects.New(ctx, objects.Options{Store: w.store, Blobs: bl, Keys: ring, Organization: "health", Region: "lu-1", Now: time.Now})
 	must(err)
 	w.keys = identity.Open(w.store)
@@ -83,8 +86,12 @@ func (w *world) boot(run bool) {
 		must(err)
 		w.admin = string(token)
 	}
+	if w.custody == nil {
+		w.custody = newTestCustody()
+	}
+	w.custody.world = w
 	w.control, err = New(ctx, Options{
-		Store: w.store, Objects: w.objects, Directory: w.keys, Organization: "health", Region: "lu-1",
+		Store: w.store, Objects: w.objects, Directory: w.keys, Keys: ring, Custody: w.custody, Organization: "health", Region: "lu-1",
 		S3Endpoint: "https://s3.health.zone.example:9000", CACertificate: []byte("PEM"), Version: "0.1.0",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})

@@ -36,10 +36,11 @@ func (p *purging) soon() {
 // purgeRetry is how long RunPurges waits after a purge that failed.
 const purgeRetry = 5 * time.Second
 
-// RunPurges purges in the background until ctx ends. While it runs, DestroyBucket
-// and DestroyProject return as soon as the destruction is durable (nobody can use
-// the key any more), and the purge of what is left in the store's files follows:
-// it takes seconds when much was written lately. report is told when a purge
+// RunPurges purges in the background until ctx ends. While it runs, every rotation,
+// Rewrap, DestroyBucket and DestroyProject return as soon as the change is durable
+// (a destroyed key can be used by nobody any more), and the purge of what is left
+// in the store's files follows: it takes seconds when much was written lately.
+// DestroyOrganization waits for it. report is told when a purge
 // becomes due, when it is done (due false) and when it failed.
 func (r *Ring) RunPurges(ctx context.Context, report func(due bool, err error)) {
 	if r == nil || r.st == nil {

@@ -16,7 +16,7 @@ func (r *Ring) RotateOrganization(ctx context.Context) error {
 
 func (r *Ring) rotateOrganization(ctx context.Context, to target) error {
 	const op = "keys.RotateOrganization"
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		old, rec, err := r.organization(ctx, op, r.st)
 		if err != nil {
 			return nil, err
@@ -59,7 +59,7 @@ func (r *Ring) rotateProject(ctx context.Context, project string, to target) err
 	if err := checkID(op, project); err != nil {
 		return err
 	}
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		old, rec, err := r.project(ctx, op, r.st, project)
 		if err != nil {
 			return nil, err
@@ -101,7 +101,7 @@ func (r *Ring) rotateBucket(ctx context.Context, project, bucket string, to targ
 	if err := checkID(op, project, bucket); err != nil {
 		return err
 	}
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		parent, _, err := r.project(ctx, op, r.st, project)
 		if err != nil {
 			return nil, err
@@ -131,15 +131,15 @@ func (r *Ring) rotateBucket(ctx context.Context, project, bucket string, to targ
 	})
 }
 
-// Rewrap hangs the organization's key on another root, in one commit. It returns
-// when nothing in the store opens under the old one. If the commit's fate is
+// Rewrap hangs the organization's key on another root, in one commit. Nothing in
+// the store's files opens under the old one once the purge is done (PurgeDue). If the commit's fate is
 // unknown (errs.Unavailable), the root that Open accepts is the one in force.
 func (r *Ring) Rewrap(ctx context.Context, root Root) error {
 	const op = "keys.Rewrap"
 	if root == nil {
 		return errs.New(errs.Invalid, op, "no root")
 	}
-	return r.change(ctx, op, func(b *store.Batch) (func(), error) {
+	return r.changeAndPurgeSoon(ctx, op, func(b *store.Batch) (func(), error) {
 		key, rec, err := r.organization(ctx, op, r.st)
 		if err != nil {
 			return nil, err
