@@ -2,6 +2,7 @@ package cell
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -80,6 +81,22 @@ func discreetAttr(a slog.Attr) (slog.Attr, bool) {
 		}
 	}
 	return slog.Attr{}, false
+}
+
+// path tells where an error arose without its words: the operations of its chain,
+// outermost first. They are constants of our source; messages and subjects are not shown.
+func path(err error) string {
+	var ops []string
+	for {
+		e, ok := errors.AsType[*errs.Error](err)
+		if !ok {
+			return strings.Join(ops, ": ")
+		}
+		if e.Op != "" && (len(ops) == 0 || ops[len(ops)-1] != e.Op) {
+			ops = append(ops, e.Op)
+		}
+		err = e.Err
+	}
 }
 
 // place names the source line of a record: that of the library's program, not of its data.
