@@ -98,6 +98,8 @@ func (c *Cell) create(ctx context.Context, root *seal.Root, again bool) (made se
 func (c *Cell) unseal(ctx context.Context, root *seal.Root) error {
 	s, err := c.open(ctx, root)
 	if err != nil {
+		// The custodian is told to look here.
+		c.log.Error("the organization could not be opened", "kind", errs.KindOf(err).String(), "at", path(err))
 		return errs.Wrap("cell.unseal", err)
 	}
 	c.gate.open(s)

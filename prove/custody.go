@@ -198,7 +198,7 @@ func controlSearch(ctx context.Context, canaries []Canary) error {
 	if err != nil {
 		return errs.WrapKind(errs.Unavailable, op, err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // the canaries in it were never of use
 	forms := needles(canaries)
 	for i, n := range forms {
 		// Across the boundary of the search's window, where a careless search is blind.

@@ -112,7 +112,7 @@ func (q *request) checkScope(s signature) error {
 		return failf(code, "%sincorrect terminal %q. This endpoint uses %q.", lead, c.terminal, terminal)
 	case c.service != service:
 		return failf(code, "%sincorrect service %q. This endpoint belongs to %q.", lead, c.service, service)
-	case c.region != q.h.region:
+	case !q.h.isRegion(c.region):
 		return failf(code, "%sthe region '%s' is wrong; expecting '%s'", lead, c.region, q.h.region).with("Region", q.h.region).
 			withHeader("X-Amz-Bucket-Region", q.h.region)
 	case c.date != s.when.UTC().Format("20060102"):

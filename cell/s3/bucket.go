@@ -139,7 +139,7 @@ func (q *request) checkLocation(doc []byte) error {
 				return fail("MalformedXML")
 			}
 			seen = true
-			if loc = strings.TrimSpace(loc); loc != "" && loc != q.h.region {
+			if loc = strings.TrimSpace(loc); loc != "" && !q.h.isRegion(loc) {
 				return failf("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", loc)
 			}
 		case "Location", "Bucket", "Tags":

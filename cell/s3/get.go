@@ -133,7 +133,7 @@ func (q *request) readFailed(in objects.Get, obj objects.Object, err error) erro
 			if in.Conditions.IfMatch != "" {
 				name = "If-Match"
 			}
-			e.with("Condition", name)
+			e = e.with("Condition", name)
 		}
 		return e
 	case "InvalidRange":

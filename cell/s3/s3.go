@@ -15,6 +15,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +31,11 @@ type Options struct {
 	Objects objects.Service
 	Keys    identity.Keys
 	Policy  policy.Decider
-	// Region is the one region that credentials must be scoped to.
+	// Region is the region that credentials must be scoped to, and that buckets are in.
 	Region string
+	// OtherRegions are accepted in its place, for clients that say the default of
+	// their library because nobody told them better.
+	OtherRegions []string
 	// Domains are the names (without port) under which BUCKET.DOMAIN is host style.
 	Domains []string
 	// Now is the clock for signatures; time.Now if nil.
@@ -54,6 +58,7 @@ type Handler struct {
 	keys      identity.Keys
 	policy    policy.Decider
 	region    string
+	others    []string
 	domains   []string
 	now       func() time.Time
 	failed    func(string, error)
@@ -66,7 +71,7 @@ type Handler struct {
 // New returns the handler. It is safe for concurrent use and holds no goroutine of its own.
 func New(o Options) http.Handler {
 	h := &Handler{
-		objects: o.Objects, keys: o.Keys, policy: o.Policy, region: o.Region,
+		objects: o.Objects, keys: o.Keys, policy: o.Policy, region: o.Region, others: o.OtherRegions,
 		now: o.Now, failed: o.Failed, idle: o.IdleTimeout, keepAlive: o.KeepAlive,
 		ready: o.Objects != nil && o.Keys != nil && o.Policy != nil && o.Region != "",
 	}
@@ -86,6 +91,11 @@ func New(o Options) http.Handler {
 		h.domains = append(h.domains, strings.ToLower(strings.Trim(d, ".")))
 	}
 	return h
+}
+
+// isRegion tells whether a client that names a region means this one.
+func (h *Handler) isRegion(name string) bool {
+	return name == h.region || slices.Contains(h.others, name)
 }
 
 // maxHeaderFields bounds the header fields of one request; net/http bounds their bytes.
@@ -114,6 +124,12 @@ type request struct {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// net/http sends no interim answer for an empty body (RFC 9110 section 10.1.1
+	// lets it), but botocore before 1.30 then waits a minute before its next
+	// request on the connection. It is asked for, so it is given.
+	if r.ContentLength == 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		w.WriteHeader(http.StatusContinue)
+	}
 	q := &request{h: h, w: w, r: r, ctl: http.NewResponseController(w), ctx: r.Context()}
 	q.id, q.hostID = newIDs()
 	hd := w.Header()

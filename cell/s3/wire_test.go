@@ -77,6 +77,45 @@ func TestContinueOnlyForTheKnown(t *testing.T) {
 	}
 }
 
+// An empty body has nothing to wait for, but old botocore waits for the 100 all the same.
+func TestContinueForAnEmptyBody(t *testing.T) {
+	w := newWorld(t)
+	line, c := w.raw(w.signedPut("/bucket/empty", 0, payloadUnsigned, ""), true)
+	defer c.Close()
+	if line != "HTTP/1.1 100 Continue" {
+		t.Errorf("an empty body that asked was answered %q", line)
+	}
+}
+
+func TestRegions(t *testing.T) {
+	create := func(region, location string, others ...string) reply {
+		w := newWorld(t, func(o *Options) { o.OtherRegions = others })
+		body := "<CreateBucketConfiguration><LocationConstraint>" + location + "</LocationConstraint></CreateBucketConfiguration>"
+		req, _ := http.NewRequest("PUT", w.ts.URL+"/fresh", strings.NewReader(body))
+		sum := sha256.Sum256([]byte(body))
+		req.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
+		id := "CHAAAAAAAAAAAAAAAAAA"
+		signed := signer.SignV4(*req, id, testKeys[id].Secret, "", region)
+		return w.send(signed)
+	}
+	for _, c := range []struct {
+		region, location string
+		others           []string
+		code             string
+	}{
+		{testRegion, testRegion, nil, ""},
+		{"us-east-1", testRegion, nil, "AuthorizationHeaderMalformed"},
+		{"us-east-1", "us-east-1", []string{"us-east-1"}, ""},
+		{testRegion, "us-east-1", nil, "IllegalLocationConstraintException"},
+		{"eu-west-1", testRegion, []string{"us-east-1"}, "AuthorizationHeaderMalformed"},
+	} {
+		r := create(c.region, c.location, c.others...)
+		if r.code() != c.code {
+			t.Errorf("signed for %s, location %s, others %v: %d %s, want %s", c.region, c.location, c.others, r.status, r.code(), c.code)
+		}
+	}
+}
+
 func TestClientsThatVanishOrDawdle(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.IdleTimeout = 150 * time.Millisecond })
 	before := runtime.NumGoroutine()

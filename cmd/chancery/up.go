@@ -220,7 +220,7 @@ func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string
 	fmt.Fprintf(&b, "# Made by chancery up. Source it: . %s\n", env)
 	for _, v := range [][2]string{
 		{"AWS_ENDPOINT_URL", url}, {"AWS_ACCESS_KEY_ID", keyID}, {"AWS_SECRET_ACCESS_KEY", secret},
-		{"AWS_REGION", "us-east-1"}, {"AWS_DEFAULT_REGION", "us-east-1"}, {"AWS_CA_BUNDLE", ca}, {"KUBECONFIG", config},
+		{"AWS_REGION", r.Settings.Name}, {"AWS_DEFAULT_REGION", r.Settings.Name}, {"AWS_CA_BUNDLE", ca}, {"KUBECONFIG", config},
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}

@@ -46,7 +46,7 @@ func (c *collector) run() {
 	var wg sync.WaitGroup
 	wg.Go(c.work)
 	for c.s.ctx.Err() == nil {
-		if err := c.follow(); err != nil && c.s.ctx.Err() == nil {
+		if err := c.follow(); c.s.ctx.Err() == nil {
 			c.s.opts.Logger.Warn("collector starts over", "error", err)
 			select {
 			case <-c.s.ctx.Done():
@@ -58,7 +58,7 @@ func (c *collector) run() {
 	wg.Wait()
 }
 
-// follow builds the index and keeps it up to date; an error means: start over.
+// follow builds the index and keeps it up to date; it ends only by an error: start over.
 func (c *collector) follow() error {
 	ctx := c.s.ctx
 	fresh := newIndex()

@@ -117,7 +117,7 @@ func ReadFile(fsys FS, name string, max int64) ([]byte, error) {
 	if err != nil {
 		return nil, errs.Wrap(op, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	b, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
 		return nil, errs.Wrap(op, err)

@@ -29,7 +29,7 @@ func try(args []string, program string) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // an empty directory of ours
 	data, run := filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	for _, d := range []string{data, run} {
 		if err := os.Mkdir(d, 0o700); err != nil {

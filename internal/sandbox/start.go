@@ -252,7 +252,7 @@ func (p *Process) OK() bool {
 
 // Kill ends the process at once. All its threads and, in ModeNamespaces,
 // everything in its pid namespace end with it.
-func (p *Process) Kill() { p.cmd.Process.Kill() } // an error here means that it has ended
+func (p *Process) Kill() { _ = p.cmd.Process.Kill() } // an error here means that it has ended
 
 // DataDir is the data directory as the process sees it.
 func (p *Process) DataDir() string { return p.dataDir }

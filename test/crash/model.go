@@ -5,7 +5,6 @@ package crash
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -38,12 +37,6 @@ func (c content) reader() io.Reader {
 func (c content) bytes() []byte {
 	b, _ := io.ReadAll(c.reader()) // a ChaCha8 never fails
 	return b
-}
-
-func (c content) digest() [sha256.Size]byte {
-	h := sha256.New()
-	_, _ = io.Copy(h, c.reader()) // neither side can fail
-	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // state is what a key may hold. After an acknowledged write there is one

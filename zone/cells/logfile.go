@@ -75,7 +75,7 @@ func (l *logFile) rotate() {
 		l.f = nil
 	}
 	if os.Rename(l.path, l.path+".1") == nil {
-		l.open() // an error leaves no file: the next Write tries again
+		_ = l.open() // an error leaves no file: the next Write tries again
 	}
 	l.size = 0
 	if l.f == nil {

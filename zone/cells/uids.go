@@ -64,7 +64,7 @@ func openUIDs(dir string, mode sandbox.Mode, log *slog.Logger) (*uids, error) {
 	if err := os.WriteFile(test, nil, 0o600); err != nil {
 		return nil, errs.WrapKind(errs.Unavailable, op, err)
 	}
-	defer os.Remove(test)
+	defer func() { _ = os.Remove(test) }() // an empty file of ours
 	if err := os.Chown(test, int(u.list.First), int(u.list.First)); err != nil {
 		log.Warn("cells cannot have user ids of their own", "error", err)
 		return nil, nil

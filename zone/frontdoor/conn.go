@@ -120,7 +120,7 @@ func (c *conn) refuse(alert byte) {
 		return
 	}
 	if c.client.CloseWrite() == nil {
-		io.CopyN(io.Discard, c.client, 64<<10) // at most linger, at most this much
+		_, _ = io.CopyN(io.Discard, c.client, 64<<10) // at most linger, at most this much
 	}
 }
 

@@ -144,7 +144,7 @@ func (e *Engine) Open(ctx context.Context, id blobs.ID) (blobs.Reader, error) {
 	}
 	size, err := f.Size()
 	if err != nil {
-		f.Close()
+		_ = f.Close() // nothing was written
 		return nil, fail(op, err)
 	}
 	return &reader{f, size}, nil

@@ -17,7 +17,7 @@ import (
 var (
 	key     = segment.Key{7}
 	binding = segment.Binding{Organization: "o", Bucket: "b", Object: "k", Content: [16]byte{1}}
-	broken  = errors.New("the client went away")
+	errGone = errors.New("the client went away")
 )
 
 func storeRoundTrip(t *testing.T, e blobs.Engine) {
@@ -119,7 +119,7 @@ func storeFailingSource(t *testing.T, e blobs.Engine) {
 	s := blobs.New(e)
 	for _, n := range []int{0, 10, 10 * segment.Size} {
 		src := io.MultiReader(bytes.NewReader(Pattern(n)), failingReader{})
-		if _, _, err := s.Write(ctx, key, binding, src); err != broken {
+		if _, _, err := s.Write(ctx, key, binding, src); !errors.Is(err, errGone) {
 			t.Fatalf("after %d bytes: %v", n, err)
 		}
 	}
@@ -134,7 +134,7 @@ func storeFailingSource(t *testing.T, e blobs.Engine) {
 
 type failingReader struct{}
 
-func (failingReader) Read([]byte) (int, error) { return 0, broken }
+func (failingReader) Read([]byte) (int, error) { return 0, errGone }
 
 type panicking struct{}
 
@@ -209,7 +209,7 @@ func storeSweep(t *testing.T, e blobs.Engine) {
 	if n, b, err := s.Sweep(ctx, time.Hour, known); n != 0 || b != 0 || err != nil {
 		t.Fatalf("young blobs were swept: %d %d %v", n, b, err)
 	}
-	if n, _, err := s.Sweep(ctx, 0, func(blobs.ID) (bool, error) { return false, broken }); n != 0 || !errors.Is(err, broken) {
+	if n, _, err := s.Sweep(ctx, 0, func(blobs.ID) (bool, error) { return false, errGone }); n != 0 || !errors.Is(err, errGone) {
 		t.Fatalf("%d %v", n, err)
 	}
 	if n := len(list(t, e)); n != 3 {

@@ -146,7 +146,7 @@ func itemsOf(list runtime.Object) (reflect.Value, error) {
 	}
 	v, err := conversion.EnforcePtr(ptr)
 	if err != nil || v.Kind() != reflect.Slice {
-		return reflect.Value{}, fmt.Errorf("%T: need a pointer to a slice of items: %v", list, err)
+		return reflect.Value{}, fmt.Errorf("%T: need a pointer to a slice of items: %w", list, err)
 	}
 	return v, nil
 }

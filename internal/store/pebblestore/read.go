@@ -90,12 +90,11 @@ func scan(ctx context.Context, op string, r pebble.Reader, rg store.Range, fn fu
 			err = engineErr(op, cerr)
 		}
 	}()
-	step, ok := it.Next, false
+	first, step := it.First, it.Next
 	if rg.Reverse {
-		step, ok = it.Prev, it.Last()
-	} else {
-		ok = it.First()
+		first, step = it.Last, it.Prev
 	}
+	ok := first()
 	for ; ok; ok = step() {
 		if ctx.Err() != nil {
 			return ctxErr(op, ctx)

@@ -167,7 +167,7 @@ func bounds(t *testing.T, h *harness) {
 		t.Fatalf("largest entry: %d bytes, %v", len(v), err)
 	}
 	before := dump(t, h.s, store.Range{})
-	longer, bigger := append(long, 0), append(big, 0)
+	longer, bigger := bytes.Repeat([]byte{0xff}, len(long)+1), make([]byte, len(big)+1)
 	ok := []byte("ok")
 	for name, fill := range map[string]func(b *store.Batch){
 		"empty key":       func(b *store.Batch) { b.Put(nil, ok) },
