@@ -236,14 +236,20 @@ func (z *zone) serveOperator(life context.Context, o Options, l net.Listener, en
 	return z.control.Ready(life)
 }
 
-// stop ends what start started, from the front door down.
+// stop ends what start started. The front door takes no more connections, but
+// those that it has end with their cells: a cell finishes what is in flight and
+// drops what is idle, which the front door, that sees ciphertext, cannot tell apart.
 func (z *zone) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	var problems []error
-	if z.door != nil {
-		z.door.Close(ctx)
-	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if z.door != nil {
+			z.door.Close(ctx)
+		}
+	}()
 	if z.operator != nil {
 		// Watches never end by themselves.
 		problems = append(problems, z.operator.Close())
@@ -259,6 +265,7 @@ func (z *zone) stop() error {
 	if z.supervisor != nil {
 		problems = append(problems, z.supervisor.Close(ctx))
 	}
+	<-closed
 	if z.store != nil {
 		problems = append(problems, z.store.Close())
 	}
