@@ -60,6 +60,9 @@ func (c *Cell) listen(ctx context.Context) ([]server, error) {
 	// HTTP/1.1 alone: S3 clients speak nothing else by default, and it is cheaper.
 	s3.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	s3.TLSConfig.NextProtos = []string{"http/1.1"}
+	// An answer to a new connection is as large as that to an old one.
+	s3.TLSConfig.DynamicRecordSizingDisabled = true
+	s3.ConnContext = withWire
 	api := c.server(ctx, calm(c.log, c.apiHandler()), errorLog)
 	ours := c.server(ctx, calm(c.log, c.wallHandler()), errorLog)
 	var out []server
@@ -75,6 +78,9 @@ func (c *Cell) listen(ctx context.Context) ([]server, error) {
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			return nil, errs.WrapKind(errs.Unavailable, "cell.listen", err)
+		}
+		if s.http == s3 {
+			l = wires{l}
 		}
 		out = append(out, server{s.http, l, s.tls})
 	}
@@ -118,7 +124,9 @@ func (c *Cell) serveS3(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(p.breaking, cancel)()
-	p.s3.ServeHTTP(w, r.WithContext(ctx))
+	g := gather(w, r)
+	defer g.end() // a client that is gone is no error
+	p.s3.ServeHTTP(g, r.WithContext(ctx))
 }
 
 // apiHandler serves the seal service, always, and the organization's API server while it is unsealed.
