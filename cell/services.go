@@ -216,11 +216,12 @@ func (s *services) close() error {
 		done()
 	}
 	s.stop()
+	// Reconcilers first: they would complain of the API server's end.
+	s.running.Wait()
 	var problems []error
 	if s.control != nil {
 		s.control.Stop()
 	}
-	s.running.Wait()
 	if s.directory != nil {
 		s.directory.Forget()
 	}

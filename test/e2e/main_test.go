@@ -28,9 +28,6 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == mountHelper {
-		os.Exit(mountAndExec(os.Args[2:]))
-	}
 	code := m.Run()
 	if shared.z != nil {
 		if err := shared.z.Stop(); err != nil {
