@@ -116,6 +116,10 @@ func (c *Cell) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 func (c *Cell) serveS3(w http.ResponseWriter, r *http.Request) {
 	p, ok := c.gate.enter()
 	if !ok {
+		if c.keeper.Status().State == wall.Destroyed {
+			answerS3Destroyed(w, c.config.Organization)
+			return
+		}
 		w.Header().Set("Retry-After", "30")
 		answerS3Sealed(w, c.config.Organization)
 		return
@@ -144,6 +148,10 @@ func (c *Cell) apiHandler() http.Handler {
 		}
 		p, ok := c.gate.enter()
 		if !ok {
+			if c.keeper.Status().State == wall.Destroyed {
+				answerAPIDestroyed(w, c.config.Organization)
+				return
+			}
 			w.Header().Set("Retry-After", "30")
 			answerAPISealed(w, c.config.Organization)
 			return

@@ -316,4 +316,3 @@ func (r *custodyReconciler) destroy(ctx context.Context, before, c *v1alpha1.Cus
 	}
 	return r.finish(ctx, c.DeepCopy(), c, controllers.Outcome{Reason: reasonDestroyFailed, Message: "The organization could not be destroyed, and it is tried again: " + err.Error()})
 }
-

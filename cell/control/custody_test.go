@@ -54,7 +54,7 @@ func (c *testCustody) Rotate(ctx context.Context, in wall.Init) error {
 		return c.fail
 	}
 	c.rotated++
-	ceremony := fmt.Sprintf("%032d", c.rotated)
+	ceremony := strings.Repeat(fmt.Sprint(c.rotated), 32)
 	_, token, err := c.world.keys.CreateCustodiansAdministrator(ctx, ceremony)
 	if err != nil {
 		return err
@@ -234,6 +234,9 @@ func TestCustodians(t *testing.T) {
 	w.custody.set(func(x *testCustody) { fresh = x.newToken })
 	w.client = w.clientWith(fresh)
 	w.admin = fresh
+	if !w.get(c, "", "organization") {
+		t.Fatal("the new credential does not work")
+	}
 	w.eventually("the old credential ends", func() bool {
 		return apierrors.IsUnauthorized(w.clientWith(old).Get(ctx, client.ObjectKey{Name: "organization"}, &v1alpha1.Custody{})) &&
 			w.get(c, "", "organization") && meta.IsStatusConditionTrue(c.Status.Conditions, v1alpha1.ConditionHandedOver)
