@@ -78,7 +78,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://cell"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://wall"+path, body)
 	if err != nil {
 		return errs.WrapKind(errs.Internal, op, err)
 	}
