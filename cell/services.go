@@ -143,6 +143,7 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 	}
 	s.objects, err = objects.New(ctx, objects.Options{
 		Store: s.store, Blobs: blobs.New(engine), Keys: s.ring, Organization: c.config.Organization, Region: c.region(),
+		Room: c.room,
 	})
 	if err != nil {
 		return s, err
@@ -158,7 +159,7 @@ func (c *Cell) open(ctx context.Context, root *seal.Root) (s *services, err erro
 	s.control, err = control.New(life, control.Options{
 		Store: s.store, Objects: s.objects, Directory: s.directory, Keys: s.ring, Custody: custody{c}, CACertificate: []byte(certificates.CACertificate()),
 		Organization: c.config.Organization, Region: c.region(), Version: c.version,
-		S3Endpoint: "https://" + c.host("s3") + ":" + strconv.Itoa(c.config.S3Port), Logger: foreign(c.log),
+		S3Endpoint: "https://" + c.host("s3") + ":" + strconv.Itoa(c.config.S3Port), Logger: foreign(c.log), Admit: c.admit,
 	})
 	if err != nil {
 		return s, err

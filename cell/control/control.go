@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -62,7 +63,7 @@ type Objects interface {
 
 var _ Objects = objects.Service(nil)
 
-// Options of New. All but Version and Logger are required.
+// Options of New. All but Version, Logger and Admit are required.
 type Options struct {
 	// Store is the organization's, with its change feed.
 	Store     store.Store
@@ -78,6 +79,8 @@ type Options struct {
 	CACertificate []byte
 	Version       string
 	Logger        *slog.Logger
+	// Admit may refuse a request that is otherwise valid; see apiserver.Options. Nil refuses nothing.
+	Admit func(ctx context.Context, request admission.Attributes) error
 }
 
 // Control is the organization's API server with its reconcilers.
@@ -103,7 +106,7 @@ func New(ctx context.Context, o Options) (*Control, error) {
 	witness := newWitness()
 	server, err := apiserver.New(ctx, apiserver.Options{
 		Store: o.Store, Prefix: []byte(storePrefix), Name: o.Organization, CRDs: definitions, Version: o.Version, Logger: o.Logger,
-		Authenticate: authenticate(o.Directory, witness), Authorize: authorize,
+		Authenticate: authenticate(o.Directory, witness), Authorize: authorize, Admit: o.Admit,
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, err)

@@ -19,6 +19,9 @@ func (e *Engine) CreateBucket(ctx context.Context, in CreateBucket) (Bucket, err
 	if in.Region != "" && in.Region != e.opt.Region {
 		return Bucket{}, errs.Coded(errs.Invalid, op, codeLocation, "The specified location-constraint is not valid")
 	}
+	if err := e.room(op, 0); err != nil {
+		return Bucket{}, err
+	}
 	noProject := errs.New(errs.NotFound, op, "there is no such project")
 	for try := 0; ; try++ {
 		if raw, err := e.get(ctx, bucketKey(in.Name)); err != nil {

@@ -71,7 +71,7 @@ func (e *Engine) Copy(ctx context.Context, in Copy) (Object, error) {
 	if algorithm != "" && (algorithm != sum.Algorithm || sum.Type == typeComposite) {
 		h = newHash(algorithm)
 	}
-	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: rc, size: o.Size, hash: h})
+	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: e.roomy(op, rc, o.Size), size: o.Size, hash: h})
 	if err != nil {
 		return Object{}, err
 	}

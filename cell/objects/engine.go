@@ -23,6 +23,9 @@ type Options struct {
 	Region string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Room fails with errs.Exhausted when the disk has no room for size more bytes
+	// (0: a little). It must keep back what deletions need. Nil never fails.
+	Room func(size int64) error
 	// SweepEvery is the time between sweeps of Run; 0 is one hour.
 	SweepEvery time.Duration
 }

@@ -58,7 +58,7 @@ func (e *Engine) PutPart(ctx context.Context, in PutPart) (Part, error) {
 		h = newHash(u.algorithm)
 	}
 	var sums Sums
-	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: in.Body, size: in.Size, hash: h, finish: func() (err error) {
+	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: e.roomy(op, in.Body, in.Size), size: in.Size, hash: h, finish: func() (err error) {
 		if sums, err = in.Body.Finish(); err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ func (e *Engine) CopyPart(ctx context.Context, in CopyPart) (Part, error) {
 		return Part{}, err
 	}
 	h := newHash(u.algorithm)
-	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: rc, size: o.RangeLength, hash: h})
+	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: e.roomy(op, rc, o.RangeLength), size: o.RangeLength, hash: h})
 	if err != nil {
 		return Part{}, err
 	}

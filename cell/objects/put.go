@@ -46,7 +46,7 @@ func (e *Engine) Put(ctx context.Context, in Put) (Object, error) {
 		return Object{}, err
 	}
 	var sums Sums
-	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: in.Body, size: in.Size, finish: func() (err error) {
+	c, err := e.receive(ctx, op, l, bk, in.Key, source{r: e.roomy(op, in.Body, in.Size), size: in.Size, finish: func() (err error) {
 		sums, err = in.Body.Finish()
 		return err
 	}})

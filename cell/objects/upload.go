@@ -106,6 +106,9 @@ func (e *Engine) CreateUpload(ctx context.Context, in CreateUpload) (Upload, err
 	if err != nil {
 		return Upload{}, err
 	}
+	if err := e.room(op, 0); err != nil {
+		return Upload{}, err
+	}
 	now := e.now().UnixMilli()
 	u := &uploadInfo{id: newUploadID(now), key: in.Key, initiated: now, algorithm: in.ChecksumAlgorithm, kind: kind, headers: in.Headers}
 	value, err := u.seal(l, bk)

@@ -39,7 +39,7 @@ func TestDiskFull(t *testing.T) {
 	if out, err := exec.Command("unshare", "-m", "sh", "-c", mountScript, "sh", "1m", data, "true").CombinedOutput(); err != nil {
 		t.Skipf("mounting is refused here: %v\n%s", err, out)
 	}
-	z := ownZone(t, harness.RealOptions{Dir: dir, Wrap: []string{"unshare", "-m", "sh", "-c", mountScript, "sh", "48m", data}})
+	z := ownZone(t, harness.RealOptions{Dir: dir, Wrap: []string{"unshare", "-m", "sh", "-c", mountScript, "sh", "160m", data}})
 	p := project(t, z, "health", "wards")
 	c := client(t, p)
 	s := &stock{"x-rays", map[string][]byte{}}
