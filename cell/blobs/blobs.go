@@ -38,6 +38,9 @@ type Info struct {
 // Writer receives a blob's bytes. Exactly one of Commit and Abort ends it.
 type Writer interface {
 	io.Writer
+	// Expect says how many bytes will be written in all, before any is. It is for
+	// the engine to make room; Commit does not hold the writer to it.
+	Expect(size int64)
 	// Commit returns after the bytes and the name are durable.
 	Commit() error
 	// Abort removes what was written. After Commit it does nothing.

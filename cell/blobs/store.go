@@ -47,7 +47,7 @@ func (s *Store) Write(ctx context.Context, key segment.Key, b segment.Binding, r
 // WriteAs seals all of r as the blob id, which the caller has drawn at random
 // (NewID), and returns its plaintext size, in bytes, once it is durable. The key
 // must be of this content alone. On any error nothing is kept, or at worst an
-// orphan that Sweep removes. Errors: those of r unchanged; errs.Invalid (zero id,
+// orphan that Sweep removes. If r is Sized the engine makes room early. Errors: those of r unchanged; errs.Invalid (zero id,
 // key or binding); errs.Exists; errs.Exhausted (no room); errs.Unavailable (the
 // engine failed, or the context ended, which is then the cause).
 func (s *Store) WriteAs(ctx context.Context, id ID, key segment.Key, b segment.Binding, r io.Reader) (int64, error) {
@@ -70,6 +70,11 @@ func (s *Store) WriteAs(ctx context.Context, id ID, key segment.Key, b segment.B
 		return 0, errs.Wrap(op, err)
 	}
 	defer out.Writer.Abort() // after Commit it does nothing; it runs on a panic of r too
+	if s, ok := r.(Sized); ok {
+		if size, err := segment.CipherSize(s.Size()); err == nil { // unknown is negative
+			out.Writer.Expect(size)
+		}
+	}
 	if _, err := sw.ReadFrom(source{ctx, r}); err != nil {
 		return 0, err
 	}
@@ -85,6 +90,9 @@ func (s *Store) WriteAs(ctx context.Context, id ID, key segment.Key, b segment.B
 	}
 	return size, nil
 }
+
+// Sized is a reader that knows how many bytes it has in all; negative is unknown.
+type Sized interface{ Size() int64 }
 
 // later is a writer that is known only after the key was checked.
 type later struct{ Writer Writer }

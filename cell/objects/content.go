@@ -248,6 +248,9 @@ type tail struct {
 	err     error
 }
 
+// Size implements blobs.Sized with what the client declared.
+func (t *tail) Size() int64 { return t.meter.declared }
+
 func (t *tail) Read(p []byte) (int, error) {
 	if t.err != nil {
 		return 0, t.err

@@ -60,6 +60,10 @@ type File interface {
 	Sync() error
 	// Truncate sets the size in bytes.
 	Truncate(size int64) error
+	// Allocate gives the file room for size bytes at once, where the file system
+	// can; a shorter file becomes that long and reads as zeros. No room for it is
+	// errs.Exhausted.
+	Allocate(size int64) error
 	// Size returns the size in bytes.
 	Size() (int64, error)
 	// Name returns the name it was opened with.

@@ -113,3 +113,30 @@ func TestLockExcludesSecondOpener(t *testing.T) {
 	}
 	l.Close()
 }
+
+func TestAllocate(t *testing.T) {
+	f, err := files.OS().Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Allocate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("begin")); err != nil { // at the beginning, not behind the room
+		t.Fatal(err)
+	}
+	if err := f.Allocate(10); err != nil { // never shortens
+		t.Fatal(err)
+	}
+	got := make([]byte, 8)
+	if size, err := f.Size(); err != nil || size != 1<<20 {
+		t.Errorf("size %d, %v", size, err)
+	}
+	if _, err := f.ReadAt(got, 0); err != nil || string(got) != "begin\x00\x00\x00" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := f.Allocate(1 << 60); err == nil {
+		t.Error("an exabyte was allocated")
+	}
+}

@@ -157,6 +157,19 @@ func (o *osFile) Close() error              { return classify("close", o.f.Close
 func (o *osFile) Sync() error               { return classify("sync", o.f.Sync()) }
 func (o *osFile) Truncate(size int64) error { return classify("truncate", o.f.Truncate(size)) }
 
+func (o *osFile) Allocate(size int64) error {
+	for {
+		err := unix.Fallocate(int(o.f.Fd()), 0, 0, size)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return classify("allocate", o.f.Truncate(size))
+		}
+		return classify("allocate", err)
+	}
+}
+
 func (o *osFile) Size() (int64, error) {
 	fi, err := o.f.Stat()
 	if err != nil {

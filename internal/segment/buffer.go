@@ -6,6 +6,10 @@ import "sync"
 // that system calls cost little, small enough to stay in the processor's cache.
 const batch = 4
 
+// block is the size, in bytes, that all writes but the last are a multiple of: a
+// file is written in whole pages, which is cheaper by a fifth.
+const block = 4 << 10
+
 // slack is how much more than a segment is read ahead, to know whether a full
 // segment is the last.
 const slack = 16 << 10
@@ -14,7 +18,7 @@ const slack = 16 << 10
 type buffers struct {
 	plain  [Size + slack]byte
 	used   int // of plain, from its start, since the last release
-	cipher [HeaderSize + batch*sealed]byte
+	cipher [HeaderSize + batch*sealed + block]byte
 }
 
 var pool = sync.Pool{New: func() any { return new(buffers) }}

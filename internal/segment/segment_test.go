@@ -448,3 +448,36 @@ func TestBuffersAreCleared(t *testing.T) {
 		t.Fatal("the range left plaintext")
 	}
 }
+
+// TestWritesAreWholePages: all writes but the last are a multiple of a page.
+func TestWritesAreWholePages(t *testing.T) {
+	var sizes []int
+	w, err := NewWriter(writerFunc(func(p []byte) (int, error) {
+		sizes = append(sizes, len(p))
+		return len(p), nil
+	}), testKey, testBinding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const plain = 3<<20 + 17
+	if _, err := w.ReadFrom(bytes.NewReader(make([]byte, plain))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for i, n := range sizes {
+		total += n
+		if n == 0 || i < len(sizes)-1 && (n%block != 0 || n < 3*Size) {
+			t.Errorf("write %d of %d has %d bytes", i, len(sizes), n)
+		}
+	}
+	if want, _ := CipherSize(plain); int64(total) != want {
+		t.Errorf("%d bytes, want %d", total, want)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

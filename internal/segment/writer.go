@@ -120,7 +120,7 @@ func (w *Writer) Close() error {
 	}
 	err := w.seal(w.buf.plain[:w.n], true)
 	if err == nil {
-		err = w.write()
+		err = w.write(0)
 	}
 	w.Discard()
 	return err
@@ -157,7 +157,7 @@ func (w *Writer) seal(plain []byte, last bool) error {
 		return w.err
 	}
 	if len(w.out)+len(plain)+Overhead > len(w.buf.cipher) {
-		if err := w.write(); err != nil {
+		if err := w.write(len(w.out) % block); err != nil {
 			return err
 		}
 	}
@@ -166,12 +166,14 @@ func (w *Writer) seal(plain []byte, last bool) error {
 	return nil
 }
 
-func (w *Writer) write() error {
-	n, err := w.dst.Write(w.out)
-	if err == nil && n != len(w.out) {
+// write writes what is sealed but for its last keep bytes.
+func (w *Writer) write(keep int) error {
+	whole := len(w.out) - keep
+	n, err := w.dst.Write(w.out[:whole])
+	if err == nil && n != whole {
 		err = io.ErrShortWrite
 	}
-	w.out = w.buf.cipher[:0]
+	w.out = w.buf.cipher[:copy(w.buf.cipher[:], w.out[whole:])]
 	if err != nil {
 		if _, ok := errors.AsType[*errs.Error](err); !ok {
 			err = errs.WrapKind(errs.Unavailable, "segment.Write", err)

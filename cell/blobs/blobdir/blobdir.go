@@ -216,6 +216,15 @@ type writer struct {
 	mu  sync.Mutex // Abort may come from another goroutine
 	f   files.File // nil once ended
 	err error      // sticky: after a failed write nothing may be committed
+	// In bytes: what will be written in all (0: not known), what there is room for, what was written.
+	expected, allocated, written int64
+}
+
+// Expect implements blobs.Writer.
+func (w *writer) Expect(size int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expected = size
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -224,9 +233,27 @@ func (w *writer) Write(p []byte) (int, error) {
 	if err := w.ready(); err != nil {
 		return 0, err
 	}
+	if w.err = w.allocate(w.written + int64(len(p))); w.err != nil {
+		return 0, w.err
+	}
 	n, err := w.f.Write(p)
+	w.written += int64(n)
 	w.err = fail("blobdir.Write", err)
 	return n, w.err
+}
+
+// allocateStep is how much room is made at once, in bytes. Room taken early costs
+// a file system less than block by block; a bound on it keeps clients who promise
+// much and send little from filling the disk.
+const allocateStep = 16 << 20
+
+// allocate makes room for what comes next, up to need bytes at least.
+func (w *writer) allocate(need int64) error {
+	if need <= w.allocated || need > w.expected {
+		return nil
+	}
+	w.allocated = min(w.expected, need+allocateStep)
+	return fail("blobdir.Write", w.f.Allocate(w.allocated))
 }
 
 // Commit implements blobs.Writer. If anything fails the file is removed: after a
@@ -237,6 +264,9 @@ func (w *writer) Commit() error {
 	err := w.ready()
 	if w.f == nil {
 		return err
+	}
+	if err == nil && w.allocated > w.written {
+		err = w.f.Truncate(w.written)
 	}
 	if err == nil {
 		err = w.f.Sync()

@@ -150,3 +150,48 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestExpect: what a writer was told to expect makes room and is held against nobody.
+func TestExpect(t *testing.T) {
+	const step = 1 << 20
+	for name, c := range map[string]struct{ expected, written int64 }{
+		"as told":   {40 << 20, 40 << 20},
+		"much less": {1 << 40, 3 << 20},
+		"less":      {18<<20 + 1, 40 << 20},
+		"more":      {1, 3 << 20},
+		"nothing":   {40 << 20, 0},
+		"negative":  {-1, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, id, piece := open(t, t.TempDir()), blobs.NewID(), bytes.Repeat([]byte("x"), step)
+			w, err := e.Create(ctx, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Abort()
+			w.Expect(c.expected)
+			for n := int64(0); n < c.written; n += step {
+				if _, err := w.Write(piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := e.Open(ctx, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if r.Size() != c.written {
+				t.Fatalf("%d bytes, want %d", r.Size(), c.written)
+			}
+			for at := int64(0); at < c.written; at += step {
+				got := make([]byte, step)
+				if _, err := r.ReadAt(got, at); err != nil || !bytes.Equal(got, piece) {
+					t.Fatalf("at %d: %v", at, err)
+				}
+			}
+		})
+	}
+}

@@ -28,6 +28,7 @@ const (
 	OpWrite    Op = "write"
 	OpSync     Op = "sync"
 	OpTruncate Op = "truncate"
+	OpAllocate Op = "allocate"
 	OpRename   Op = "rename"
 	OpRemove   Op = "remove"
 	OpMkdir    Op = "mkdir"

@@ -389,6 +389,28 @@ func (h *handle) Truncate(size int64) error {
 	return nil
 }
 
+func (h *handle) Allocate(size int64) error {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	if err := h.begin(OpAllocate); err != nil {
+		return err
+	}
+	if !h.write || size <= 0 {
+		return failed(OpAllocate, h.name, syscall.EINVAL)
+	}
+	grow := size - int64(len(h.n.data))
+	if grow <= 0 {
+		return nil
+	}
+	if h.d.room >= 0 && h.d.used+grow > h.d.room {
+		return failed(OpAllocate, h.name, syscall.ENOSPC)
+	}
+	h.d.used += grow
+	h.n.data = append([]byte(nil), resize(h.n.data, size)...)
+	h.n.writes = append(h.n.writes, write{cut: true, size: size})
+	return nil
+}
+
 func (h *handle) Sync() error {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
