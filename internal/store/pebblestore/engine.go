@@ -58,12 +58,14 @@ func (s *Store) openEngine(mustExist bool) error {
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { quiet.log.Warn("store engine", "error", err) },
 			FlushEnd:        func(info pebble.FlushInfo) { s.vfs.flushEnded(info.Err) },
+			CompactionEnd:   func(info pebble.CompactionInfo) { s.vfs.compactionEnded(info.Err) },
 			DataCorruption:  func(pebble.DataCorruptionInfo) { quiet.log.Error("store engine: a table is damaged") },
 		},
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	s.sched.before = s.vfs.compactionPause
 	opts.Experimental.CompactionScheduler = &s.sched
 	var db *pebble.DB
 	err, ended := s.vfs.guard(func() (err error) {

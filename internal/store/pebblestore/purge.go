@@ -60,13 +60,20 @@ func (s *Store) Purge(ctx context.Context, r store.Range) error {
 	case <-s.vfs.dead:
 		return s.vfs.alive()
 	}
-	// A compaction that ends in a broken engine never answers.
-	cctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// A compaction that ends in a broken engine never answers, nor does one that
+	// waits for its turn behind another that fails again and again.
+	select {
+	case <-s.vfs.stuck: // of earlier times
+	default:
+	}
+	cctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() {
 		select {
 		case <-s.vfs.dead:
-			cancel()
+			cancel(nil)
+		case <-s.vfs.stuck:
+			cancel(errs.New(errs.Unavailable, op, "the engine cannot compact its files"))
 		case <-cctx.Done():
 		}
 	}()
@@ -76,6 +83,9 @@ func (s *Store) Purge(ctx context.Context, r store.Range) error {
 		}
 		if ctx.Err() != nil {
 			return ctxErr(op, ctx)
+		}
+		if stuck := context.Cause(cctx); stuck != nil {
+			return stuck
 		}
 		return engineErr(op, err)
 	}

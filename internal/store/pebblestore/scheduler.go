@@ -20,6 +20,7 @@ type scheduler struct {
 	refused, settled uint64
 	closed           bool
 	calls            sync.WaitGroup // into db
+	before           func()         // is called before the next compaction may begin
 }
 
 var (
@@ -65,6 +66,9 @@ func (s *scheduler) enable() {
 
 // Done ends a compaction and begins one that was refused meanwhile.
 func (s *scheduler) Done() {
+	if s.before != nil {
+		s.before()
+	}
 	s.mu.Lock()
 	s.running = false
 	s.mu.Unlock()

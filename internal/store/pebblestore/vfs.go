@@ -1,6 +1,7 @@
 package pebblestore
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"chancery/internal/errs"
@@ -30,6 +32,10 @@ type cryptFS struct {
 	serving atomic.Bool
 	// flushErrors counts the failed flushes since the last good one.
 	flushErrors atomic.Int32
+	// compactErrors counts the failed compactions since the last good one; stuck
+	// gets a token when they are many.
+	compactErrors atomic.Int32
+	stuck         chan struct{}
 	// full gets a token when a write found no room.
 	full chan struct{}
 	// closing is closed when the engine begins to close: no more pauses.
@@ -46,7 +52,7 @@ type cryptFS struct {
 }
 
 func newCryptFS(base files.FS, key []byte) *cryptFS {
-	return &cryptFS{base: base, key: key, full: make(chan struct{}, 1), closing: make(chan struct{}), dead: make(chan struct{}),
+	return &cryptFS{base: base, key: key, full: make(chan struct{}, 1), stuck: make(chan struct{}, 1), closing: make(chan struct{}), dead: make(chan struct{}),
 		open: map[io.Closer]struct{}{}}
 }
 
@@ -76,6 +82,34 @@ func (c *cryptFS) flushEnded(err error) {
 	case files.IsFull(err):
 	case c.flushErrors.Add(1) >= maxFlushErrors:
 		c.kill(err)
+	}
+}
+
+// compactionEnded is told the outcome of every compaction. One that fails is tried
+// again at once and for ever by Pebble, before any other.
+func (c *cryptFS) compactionEnded(err error) {
+	switch {
+	case err == nil:
+		c.compactErrors.Store(0)
+	case errors.Is(err, pebble.ErrCancelledCompaction):
+	case c.compactErrors.Add(1) >= maxFlushErrors:
+		select {
+		case c.stuck <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// compactionPause slows down compactions that fail, to about one a second.
+func (c *cryptFS) compactionPause() {
+	n := c.compactErrors.Load()
+	if n == 0 {
+		return
+	}
+	select {
+	case <-time.After(retryPause << min(n, 5)):
+	case <-c.closing:
+	case <-c.dead:
 	}
 }
 
