@@ -15,7 +15,7 @@ const CustodyName = "organization"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,path=custodies,singular=custody,shortName=cust,categories=chancery
 // +kubebuilder:printcolumn:name="Quorum",type=integer,JSONPath=`.status.quorum`
-// +kubebuilder:printcolumn:name="Custodians",type=string,JSONPath=`.status.custodians[*]`
+// +kubebuilder:printcolumn:name="Custodians",type=string,JSONPath=`.status.custodians`
 // +kubebuilder:printcolumn:name="Root Gen",type=integer,JSONPath=`.status.rootGeneration`
 // +kubebuilder:printcolumn:name="Key Gen",type=integer,JSONPath=`.status.keyGeneration`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
