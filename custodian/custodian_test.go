@@ -128,7 +128,7 @@ func TestEndpoints(t *testing.T) {
 }
 
 func TestKnown(t *testing.T) {
-	k := &Known{File: filepath.Join(t.TempDir(), "known.json")}
+	k := &Known{File: filepath.Join(t.TempDir(), "not", "there", "yet", "known.json")}
 	a := wall.SharePayload{Pin: strings.Repeat("ab", 32), CA: strings.Repeat("cd", 32)}
 	b := wall.SharePayload{Pin: strings.Repeat("ef", 32), CA: a.CA}
 	const name = "seal.health.zone.example"

@@ -101,6 +101,10 @@ func (k *Known) load() (map[string]knownCell, error) {
 }
 
 func replaceFile(name string, b []byte) error {
+	// On a custodian's new machine there is no directory for it yet.
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".tmp-")
 	if err != nil {
 		return err

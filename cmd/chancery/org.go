@@ -177,6 +177,9 @@ the cell's TLS key, and the zone in between sees ciphertext.`,
 			return err
 		}
 		result, err := seal.Unseal(cmd.Context(), id)
+		if err != nil && result.Sent {
+			return fmt.Errorf("the share of %s was taken (organization %s: %s), but this machine cannot remember the cell: %w", result.Custodian, args[0], result.Status.State, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -112,19 +112,23 @@ func (r *organizationReconciler) advance(ctx context.Context, o *v1alpha1.Organi
 	}
 	cell := st.Cell
 	if cell.State == wall.Uninitialized {
-		if o.Status.IdentityPin != "" {
-			return dataLost(o), nil
+		made := o.Status.IdentityPin != ""
+		if !made {
+			outcome, err := r.init(ctx, o)
+			if outcome != nil || err != nil {
+				return *orZero(outcome), err
+			}
 		}
-		outcome, err := r.init(ctx, o)
-		if outcome != nil || err != nil {
-			return *orZero(outcome), err
-		}
+		// What was heard last may be from before the ceremony: ask again, before saying that all is lost.
 		c, err := r.opts.Cells.Client(o.Name)
 		if err != nil {
 			return controllers.Outcome{}, err
 		}
 		if cell, err = c.Status(ctx); err != nil {
 			return controllers.Outcome{}, err
+		}
+		if made && cell.State == wall.Uninitialized {
+			return dataLost(o), nil
 		}
 	}
 	return mirror(o, st, cell), nil
