@@ -129,7 +129,7 @@ func (c *Cell) serveS3(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(p.breaking, cancel)()
 	g := gather(w, r)
-	defer g.end() // a client that is gone is no error
+	defer func() { _ = g.end() }() // a client that is gone is no error
 	p.s3.ServeHTTP(g, r.WithContext(ctx))
 }
 

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"context"
 	"bytes"
 	"crypto/tls"
 	"io"
@@ -58,7 +59,7 @@ func gatheringServer(t *testing.T, h http.HandlerFunc) (*http.Client, *atomic.In
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return &http.Client{Transport: &http.Transport{
-		Dial:            func(string, string) (net.Conn, error) { return net.Dial("unix", path) },
+		DialContext:     func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) },
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // no identity is tested
 	}}, &writes
 }
