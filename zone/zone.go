@@ -60,6 +60,15 @@ func Seal(ctx context.Context, dir, organization string) (wall.Status, error) {
 	return c.Seal(ctx)
 }
 
+// CellStatus asks an organization's cell what it is right now.
+func CellStatus(ctx context.Context, dir, organization string) (wall.Status, error) {
+	c, err := cellClient(dir, organization)
+	if err != nil {
+		return wall.Status{}, err
+	}
+	return c.Status(ctx)
+}
+
 // Probe asks an organization's cell to try to break out of its sandbox.
 func Probe(ctx context.Context, dir, organization string, in wall.Probe) (wall.ProbeReport, error) {
 	c, err := cellClient(dir, organization)

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"chancery/api/v1alpha1"
+	"chancery/wall"
 	"chancery/zone"
 )
 
@@ -37,6 +40,9 @@ func statusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		for i := range orgs {
+			asOfNow(cmd.Context(), *dir, &orgs[i])
+		}
 		out := cmd.OutOrStdout()
 		if *format == "json" {
 			return printJSON(out, struct {
@@ -65,6 +71,31 @@ func statusCommand() *cobra.Command {
 		return w.Flush()
 	}
 	return cmd
+}
+
+// askTime bounds how long status waits for one cell.
+const askTime = 2 * time.Second
+
+// asOfNow corrects an organization's state by what its cell says. The stored
+// object is some seconds old, and after a restart of the zone older than that: it
+// would still say Unsealed.
+func asOfNow(ctx context.Context, dir string, o *v1alpha1.Organization) {
+	switch o.Status.State {
+	case v1alpha1.OrganizationSealed, v1alpha1.OrganizationUnsealed:
+	default:
+		return // being made, or ended: the cell does not know of it
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	s, err := zone.CellStatus(ctx, dir, o.Name)
+	switch {
+	case err != nil:
+		o.Status.State, o.Status.Shares = v1alpha1.OrganizationPending, "" // its cell does not answer
+	case s.State == wall.Unsealed:
+		o.Status.State, o.Status.Shares = v1alpha1.OrganizationUnsealed, ""
+	case s.State == wall.SealedState:
+		o.Status.State, o.Status.Shares = v1alpha1.OrganizationSealed, fmt.Sprintf("%d/%d", s.SharesGiven, s.Quorum)
+	}
 }
 
 func orDash(s string) string {
