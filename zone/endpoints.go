@@ -38,6 +38,13 @@ func LoadEndpoints(dir string) (Endpoints, error) {
 		err = json.Unmarshal(body, &e)
 	}
 	if err != nil || !running(e.PID) {
+		settings, err := Load(dir)
+		switch {
+		case errs.Is(err, errs.NotFound):
+			return Endpoints{}, err
+		case err == nil && settings.Demonstration:
+			return Endpoints{}, errs.New(errs.Unavailable, op, "the demonstration in %s does not run; start it with `chancery up --dir %s`", dir, dir)
+		}
 		return Endpoints{}, errs.New(errs.Unavailable, op, "the zone in %s does not run; start it with `chancery zone serve --dir %s`", dir, dir)
 	}
 	return e, nil

@@ -243,6 +243,10 @@ with: kubectl patch organization NAME --type merge -p '{"spec":{"protected":fals
 		if err != nil {
 			return err
 		}
+		if !yes && (org.Spec.Protected == nil || *org.Spec.Protected) {
+			fmt.Fprintf(cmd.OutOrStdout(), "Organization %s is protected: it would not be deleted, and --yes would be refused. Nothing was done.\n", org.Name)
+			return nil
+		}
 		if !yes {
 			fmt.Fprintf(cmd.OutOrStdout(), "Would delete organization %s (%s, made %s) and all its data. Say --yes to do it. Nothing was done.\n",
 				org.Name, org.Status.State, org.CreationTimestamp.UTC().Format(time.RFC3339))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,12 +65,16 @@ data, so whoever reads DIR can unseal. For real, see: chancery zone --help`,
 			return err
 		}
 		d.step("starting zone %s in %s", settings.Name, d.dir)
-		return zone.Serve(cmd.Context(), d.dir, zone.Options{
+		err = zone.Serve(cmd.Context(), d.dir, zone.Options{
 			Version:  version,
 			Settings: &settings,
 			Log:      logger(cmd.ErrOrStderr(), verbose),
 			Ready:    func(r zone.Running) error { return d.ready(cmd.Context(), r) },
 		})
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%w; choose others with --s3-port, --api-port and --operator-port (0 picks a free one)", err)
+		}
+		return err
 	}
 	return cmd
 }
@@ -200,6 +206,9 @@ func (d *demo) organization(ctx context.Context, r zone.Running, id *custodian.I
 // least, fails at start when that is set. RCLONE_CA_CERT says the same.
 const rcloneFunction = "rclone() { env -u AWS_CA_BUNDLE rclone \"$@\"; }\n"
 
+// resticFunction gives restic the authority: Debian's does not read RESTIC_CACERT.
+const resticFunction = "restic() { command restic --cacert \"$RESTIC_CACERT\" \"$@\"; }\n"
+
 // tell writes the files that clients read, and says what can be done now.
 func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string) error {
 	dir, err := filepath.Abs(d.dir)
@@ -231,7 +240,7 @@ func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}
-	b.WriteString(rcloneFunction)
+	b.WriteString(rcloneFunction + resticFunction)
 	if err := files.WriteFile(files.OS(), env, []byte(b.String())); err != nil {
 		return err
 	}
