@@ -338,7 +338,7 @@ func TestExplains(t *testing.T) {
 	b := newBucket("p1", "fine")
 	b.Spec.Region = "lu-1"
 	w.create(b)
-	w.eventually("bucket", func() bool { return w.get(b, "p1", "fine") })
+	w.ready(b, "p1", "fine", metav1.ConditionTrue, reasonAvailable)
 	moved := b.DeepCopy()
 	moved.Spec.Region = "fr-1"
 	for want, err := range map[string]error{
