@@ -64,6 +64,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		}
 	}()
 	report.Findings = runAll(ctx, e, checks, o.Each)
+	if ctx.Err() != nil {
+		return report, errs.New(errs.Unavailable, "prove.Run", "interrupted after %d of %d checks: what was not checked is not claimed", len(report.Findings), len(checks))
+	}
 	for _, n := range notBuilt {
 		f := Finding{Promise: n, Title: Promises[n], Check: "none", Outcome: NotBuilt, Saw: "This version has nothing that could keep or break it."}
 		if o.Each != nil {

@@ -87,12 +87,16 @@ type check struct {
 }
 
 // runAll runs the checks in order. An error of a check is a broken promise: what
-// could not be shown is not claimed.
+// could not be shown is not claimed. It stops when ctx ends: a check that was
+// interrupted has found nothing.
 func runAll(ctx context.Context, e *env, checks []check, each func(Finding)) []Finding {
 	var out []Finding
 	for _, c := range checks {
 		begin := time.Now()
 		f, err := c.run(ctx, e)
+		if ctx.Err() != nil {
+			return out
+		}
 		if err != nil {
 			f.Outcome = Broken
 			f.Saw = "the check could not be carried out: " + err.Error()
