@@ -23,7 +23,8 @@ type ObjectChange struct {
 	Op       ChangeOp
 	BucketID string
 	Key      string
-	// Content is the random id of the content that came (Created) or went (Removed).
+	// Content is the random id of where the bytes that came (Created) or went
+	// (Removed) lie: the blob's id, or for inline bytes the content's.
 	Content [16]byte
 }
 

@@ -14,7 +14,7 @@ import (
 //	o/p/NAME                      project record
 //	o/i/PROJECTID                 state, then the project's name
 //	o/b/NAME                      bucket record
-//	o/q/PROJECTID/NAME            (empty) index of a project's buckets
+//	o/q/PROJECTID/NAME            (one byte, 01) index of a project's buckets
 //	o/s/BUCKETID                  state, then the bucket's name: every write names it as a precondition
 //	o/o/BUCKETID/KEY              object record of the current version
 //	o/d/BUCKETID/CONTENT          sealed stream of an inline content

@@ -3,8 +3,8 @@
 // Storage serves one resource. The upstream contract suite
 // (k8s.io/apiserver/pkg/storage/testing) runs on it.
 //
-// It must never answer from anything but the log: caching is the business of
-// the watch cache that the API server puts in front of it.
+// It must never answer from anything but the log: there is no cache before it,
+// so that a restart costs nobody a 429 and memory stays small.
 package kubestore
 
 import (
