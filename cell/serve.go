@@ -152,7 +152,7 @@ func (c *Cell) apiHandler() http.Handler {
 				answerAPIDestroyed(w, c.config.Organization)
 				return
 			}
-			w.Header().Set("Retry-After", "30")
+			// No Retry-After: kubectl would wait for it ten times over before it shows why.
 			answerAPISealed(w, c.config.Organization)
 			return
 		}
