@@ -31,6 +31,11 @@ type Client struct {
 	Organization string
 	// Custodian is the custodian's name. Empty: found by trying all shares.
 	Custodian string
+	// Pin is the identity of the cell as somebody trusted told it: SHA-256 of its
+	// public key, 64 hexadecimal digits. A server with another key is refused in
+	// the handshake. Empty: what the custodian's own share says is enough to send
+	// it, and Known remembers.
+	Pin string
 	// Known remembers the identities of organizations; nil remembers nothing.
 	Known *Known
 	// Dial replaces the TCP connection to Endpoint (a Unix socket, a test). The TLS is ours in any case.
@@ -47,7 +52,9 @@ type session struct {
 	organization string
 
 	mu  sync.Mutex
-	pin string // of the first connection; every later one must have it
+	pin string // told beforehand, or of the first connection; every later one must have it
+	// told: the pin was known beforehand.
+	told bool
 }
 
 func (c *Client) session() (*session, error) {
@@ -63,7 +70,10 @@ func (c *Client) session() (*session, error) {
 	if c.ServerName == "" || host == "" && c.Dial == nil {
 		return nil, errs.New(errs.Invalid, op, "an endpoint (host:port) and a server name (seal.ORG.DOMAIN) are needed")
 	}
-	s := &session{base: "https://" + c.ServerName, organization: c.Organization}
+	s := &session{base: "https://" + c.ServerName, organization: c.Organization, pin: c.Pin, told: c.Pin != ""}
+	if digest, err := hex.DecodeString(c.Pin); s.told && (err != nil || len(digest) != sha256.Size || strings.ToLower(c.Pin) != c.Pin) {
+		return nil, errs.New(errs.Invalid, op, "the identity of a cell is 64 small hexadecimal digits")
+	}
 	if s.organization == "" {
 		rest, ok := strings.CutPrefix(c.ServerName, "seal.")
 		s.organization, _, _ = strings.Cut(rest, ".")
@@ -119,6 +129,9 @@ func (s *session) verify(cs tls.ConnectionState) error {
 		s.pin = pin
 	}
 	if subtle.ConstantTimeCompare([]byte(pin), []byte(s.pin)) != 1 {
+		if s.told {
+			return errs.New(errs.Denied, "custodian.verify", "this is another cell than the one that you were told of (sha256:%s); nothing was sent", pin)
+		}
 		return errs.New(errs.Denied, "custodian.verify", "the server's TLS key changed between two connections")
 	}
 	return nil

@@ -26,6 +26,8 @@ type Result struct {
 	Status wall.SealStatus
 	// Sent tells whether the share was sent; it is not when the organization is unsealed already.
 	Sent bool
+	// Repeated tells that the cell had this share already: it counts once.
+	Repeated bool
 }
 
 // Credential is the first administrator's, for a kubeconfig.
@@ -105,7 +107,8 @@ func (c *Client) Unseal(ctx context.Context, id *Identity) (Result, error) {
 		return Result{}, errs.Wrap(op, err)
 	}
 	// The share was taken, also if it cannot be remembered where.
-	return Result{Custodian: p.Custodian, Status: after, Sent: true}, errs.Wrap(op, c.Known.remember(c.ServerName, p))
+	repeated := after.State == wall.SealedState && after.SharesGiven == st.SharesGiven
+	return Result{Custodian: p.Custodian, Status: after, Sent: true, Repeated: repeated}, errs.Wrap(op, c.Known.remember(c.ServerName, p))
 }
 
 // Bootstrap fetches the first administrator's credential and checks it against

@@ -150,6 +150,31 @@ func TestManInTheMiddle(t *testing.T) {
 	}
 }
 
+// A custodian who was told the cell's identity refuses any other in the handshake, before he asks for anything.
+func TestIdentityThatWasTold(t *testing.T) {
+	_, k, _ := start(t, "health", 2, 2)
+	other := newCell(t, "health").open()
+	s := serve(t, Handler(k), k.Identity().Certificate())
+	cl := &custodian.Client{Endpoint: s.addr, ServerName: testServer, Pin: other.Identity().Pin()}
+	_, err := cl.Unseal(t.Context(), person(t, 0))
+	wantKind(t, err, errs.Denied)
+	if s.posted() != 0 {
+		t.Fatal("a share was sent to another cell than was told")
+	}
+	for _, bad := range []string{"x", "sha256:" + k.Identity().Pin(), strings.ToUpper(k.Identity().Pin())} {
+		cl.Pin = bad
+		_, err = cl.Unseal(t.Context(), person(t, 0))
+		wantKind(t, err, errs.Invalid)
+	}
+	cl.Pin = k.Identity().Pin()
+	if r, err := cl.Unseal(t.Context(), person(t, 0)); err != nil || !r.Sent || r.Repeated {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r, err := cl.Unseal(t.Context(), person(t, 0)); err != nil || !r.Repeated || r.Status.SharesGiven != 1 {
+		t.Fatalf("the same share again: %+v, %v", r, err)
+	}
+}
+
 // He gives the true key first and his own on the next connection.
 func TestIdentityChangesBetweenConnections(t *testing.T) {
 	_, k, _ := start(t, "health", 1, 1)

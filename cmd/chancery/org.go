@@ -192,6 +192,8 @@ the cell's TLS key, and the zone in between sees ciphertext.`,
 			fmt.Fprintf(out, "Organization %s is unsealed already; nothing was sent.\n", args[0])
 		case s.State == wall.Unsealed:
 			fmt.Fprintf(out, "The share of %s was taken. Organization %s is unsealed.\n", result.Custodian, args[0])
+		case result.Repeated:
+			fmt.Fprintf(out, "%s had given his share already; it counts once: %d of %d. Organization %s is still sealed.\n", result.Custodian, s.SharesGiven, s.Quorum, args[0])
 		default:
 			fmt.Fprintf(out, "The share of %s was taken: %d of %d. Organization %s is still sealed.\n", result.Custodian, s.SharesGiven, s.Quorum, args[0])
 		}

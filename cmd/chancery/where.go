@@ -27,13 +27,14 @@ func dirFlag(cmd *cobra.Command) *string {
 
 // where tells how a custodian or administrator reaches an organization: by a
 // zone's directory on this machine, or by an address from anywhere.
-type where struct{ dir, endpoint, domain string }
+type where struct{ dir, endpoint, domain, pin string }
 
 func whereFlags(cmd *cobra.Command) *where {
 	w := &where{}
 	cmd.Flags().StringVar(&w.dir, "dir", "", "the zone's directory, on the zone's own machine (default from CHANCERY_DIR, else ./data)")
 	cmd.Flags().StringVar(&w.endpoint, "endpoint", "", "from another machine: the zone's API address, HOST:PORT (with --domain)")
 	cmd.Flags().StringVar(&w.domain, "domain", "", "from another machine: the zone's DNS domain, such as zone.example")
+	cmd.Flags().StringVar(&w.pin, "pin", "", "the identity of the cell, sha256:…, as chancery org create printed it: any other cell is refused")
 	cmd.MarkFlagsMutuallyExclusive("dir", "endpoint")
 	cmd.MarkFlagsRequiredTogether("endpoint", "domain")
 	return w
@@ -73,6 +74,7 @@ func (w *where) sealClient(org string) (*custodian.Client, error) {
 		ServerName:   "seal." + org + "." + domain,
 		Organization: org,
 		Known:        w.known(),
+		Pin:          strings.TrimPrefix(w.pin, "sha256:"),
 	}, nil
 }
 
