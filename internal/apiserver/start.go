@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
@@ -176,7 +177,8 @@ func (s *Server) probe(ctx context.Context, client *http.Client, path, accept st
 		return fmt.Errorf("%s answers %s", path, resp.Status)
 	}
 	if into == nil {
-		return nil
+		_, err := io.Copy(io.Discard, resp.Body) // a server that is cut off in the middle complains
+		return err
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
 }
