@@ -1,8 +1,8 @@
 package cell
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"

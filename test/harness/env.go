@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -17,8 +18,12 @@ const (
 	Kubeconfig  = "KUBECONFIG"
 )
 
+// function is a shell function on one line, such as: rclone() { …; }
+var function = regexp.MustCompile(`^[a-z0-9_]+\(\) \{.*\}$`)
+
 // ReadEnv reads a file of shell assignments, one a line ("export NAME='value'",
-// "NAME=value"), as `chancery up` writes demo.env. Anything else in it is an error.
+// "NAME=value"), as `chancery up` writes demo.env. Functions are
+// passed over; anything else in it is an error.
 func ReadEnv(path string) (map[string]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -29,8 +34,8 @@ func ReadEnv(path string) (map[string]string, error) {
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
-		// The one function in it is for people's shells.
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "rclone() {") {
+		// Functions in it are for people's shells.
+		if line == "" || strings.HasPrefix(line, "#") || function.MatchString(line) {
 			continue
 		}
 		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
