@@ -209,6 +209,9 @@ const rcloneFunction = "rclone() { env -u AWS_CA_BUNDLE rclone \"$@\"; }\n"
 // resticFunction gives restic the authority: Debian's does not read RESTIC_CACERT.
 const resticFunction = "restic() { command restic --cacert \"$RESTIC_CACERT\" \"$@\"; }\n"
 
+// shellQuote makes one word of POSIX sh of s, whatever is in it.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
 // tell writes the files that clients read, and says what can be done now.
 func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string) error {
 	dir, err := filepath.Abs(d.dir)
@@ -226,19 +229,19 @@ func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string
 	}
 	url := "https://" + r.Endpoints.S3
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Made by chancery up. Source it: . %s\n", env)
+	b.WriteString("# Made by chancery up, for a shell to source.\n")
 	for _, v := range [][2]string{
 		{"AWS_ENDPOINT_URL", url}, {"AWS_ACCESS_KEY_ID", keyID}, {"AWS_SECRET_ACCESS_KEY", secret},
 		{"AWS_REGION", r.Settings.Name}, {"AWS_DEFAULT_REGION", r.Settings.Name}, {"AWS_CA_BUNDLE", ca}, {"KUBECONFIG", config},
 	} {
-		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}
 	// More that clients understand: rclone's remote "demo:", and CA files of those that do not know AWS_CA_BUNDLE.
 	for _, v := range [][2]string{
 		{"RCLONE_CONFIG_DEMO_TYPE", "s3"}, {"RCLONE_CONFIG_DEMO_PROVIDER", "Other"}, {"RCLONE_CONFIG_DEMO_ENV_AUTH", "true"},
 		{"RCLONE_CONFIG_DEMO_ENDPOINT", url}, {"RCLONE_CA_CERT", ca}, {"RESTIC_CACERT", ca},
 	} {
-		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}
 	b.WriteString(rcloneFunction + resticFunction)
 	if err := files.WriteFile(files.OS(), env, []byte(b.String())); err != nil {
@@ -255,12 +258,12 @@ func (d *demo) tell(r zone.Running, c custodian.Credential, keyID, secret string
   Whoever reads that directory can unseal the organization. Do not keep secrets here.
 
   Try this, in another shell:
-    . '%s'
+    . %s
     aws --endpoint-url $AWS_ENDPOINT_URL s3 mb s3://hello && echo "it works" | aws --endpoint-url $AWS_ENDPOINT_URL s3 cp - s3://hello/world
     kubectl get buckets -o wide
 
-  Check the promises: chancery prove --dir '%s'
+  Check the promises: chancery prove --dir %s
   Ctrl-C stops everything; the data stay.
-`, url, r.Endpoints.API, r.Endpoints.Operator, r.OperatorKubeconfig, env, filepath.Join(dir, "demo"), env, dir)
+`, url, r.Endpoints.API, r.Endpoints.Operator, shellQuote(r.OperatorKubeconfig), env, filepath.Join(dir, "demo"), shellQuote(env), shellQuote(dir))
 	return nil
 }
